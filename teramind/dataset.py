@@ -1,0 +1,146 @@
+"""Training windows: paired image and expression, cut where the network would see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from teramind.errors import UserError
+from teramind.expression.raster import Raster
+from teramind.geometry import BIN, Rect, Windows
+from teramind.network.spec import NetworkSpec
+
+
+class Batch(NamedTuple):
+    """b training windows of p x p aligned patches (W = p P pixels); see `diffusion.window_loss`."""
+
+    image: Tensor
+    inside: Tensor
+    noise: Tensor
+    counts: Tensor
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """Images (c, z, y, x) uint8 and the raster under them; pixel (0, 0) is the plane's (0, 0)."""
+
+    images: zarr.Array | np.ndarray
+    raster: Raster
+
+    @property
+    def height(self) -> int:
+        """Rows of the images in pixels."""
+        return int(self.images.shape[2])
+
+    @property
+    def width(self) -> int:
+        """Columns of the images in pixels."""
+        return int(self.images.shape[3])
+
+
+class TrainingWindows:
+    """Random windows of the training region, each a pure function of (seed, step).
+
+    Args:
+        pairs: images and raster.
+        spec: the network's architecture.
+        edge: aligned patches p along a window's edge.
+        batch: windows per step.
+        holdout: rectangle that no window's images touch.
+        seed: of places, turns, timesteps and noise.
+
+    Raises:
+        UserError: when no window fits.
+    """
+
+    def __init__(
+        self,
+        pairs: PairedImages,
+        spec: NetworkSpec,
+        *,
+        edge: int,
+        batch: int,
+        holdout: Rect | None,
+        seed: int,
+    ) -> None:
+        self.pairs, self.spec, self.edge, self.batch, self.seed = pairs, spec, edge, batch, seed
+        self.windows = Windows(sections=spec.sections, planes=int(pairs.images.shape[1]))
+        self.places = self._places(holdout)
+        if not len(self.places):
+            raise UserError(
+                f"training: no window of {self.size} pixels fits the images "
+                f"({pairs.height} x {pairs.width}) outside the holdout"
+            )
+
+    @property
+    def size(self) -> int:
+        """Edge of one window in pixels."""
+        return self.edge * self.spec.patch
+
+    def _places(self, holdout: Rect | None) -> np.ndarray:
+        """Top-left corners (n, 2) on the bin grid: the shifted patches lie inside the images."""
+        half, size = self.spec.half, self.size
+        ys = np.arange(-half, self.pairs.height + half - size + 1, BIN)
+        xs = np.arange(-half, self.pairs.width + half - size + 1, BIN)
+        places = np.stack(np.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2)
+        if holdout is not None:
+            y, x = places.T
+            away = (y + size <= holdout.y) | (y >= holdout.bottom)
+            away |= (x + size <= holdout.x) | (x >= holdout.right)
+            places = places[away]
+        return places
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of `step`."""
+        rng = np.random.default_rng((self.seed, step))
+        cut = [self._window(rng) for _ in range(self.batch)]
+        image, inside, counts = (
+            torch.from_numpy(np.stack(part)) for part in zip(*cut, strict=True)
+        )
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        t = torch.from_numpy(rng.integers(0, 1000, self.batch))
+        return Batch(image, inside, torch.from_numpy(noise), counts, t)
+
+    def _window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        y, x = (int(v) for v in self.places[rng.integers(len(self.places))])
+        window = int(rng.integers(len(self.windows)))
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        image, inside = self._image(y, x, window)
+        rect = Rect(y, x, self.size, self.size)
+        counts = self.pairs.raster.counts(sections=self.windows.expression(window), rect=rect)
+        counts = _turn(counts.astype(np.float32), turns, flip, axes=(0, 1))
+        image, inside = (_turn(a, turns, flip, axes=(1, 2)) for a in (image, inside))
+        return image, inside, self._patches(counts)
+
+    def _image(self, y: int, x: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """Window of the images in [-1, 1], (stain z, W, W), and where it is inside, (1, W, W)."""
+        size, sections = self.size, self.windows.images(window)
+        image = np.full((len(self.spec.stains), len(sections), size, size), -1, np.float32)
+        inside = np.zeros((1, size, size), bool)
+        top, left = max(y, 0), max(x, 0)
+        bottom, right = min(y + size, self.pairs.height), min(x + size, self.pairs.width)
+        box = (slice(top - y, bottom - y), slice(left - x, right - x))
+        inside[0, *box] = True
+        for k, z in enumerate(sections):
+            if 0 <= z < self.pairs.images.shape[1]:
+                pixels = np.asarray(self.pairs.images[:, z, top:bottom, left:right])
+                image[:, k, *box] = pixels / np.float32(127.5) - 1
+        return image.reshape(-1, size, size), inside
+
+    def _patches(self, counts: np.ndarray) -> np.ndarray:
+        """(p bins, p bins, S, G) -> (p^2, bins, bins, S, G)."""
+        p, bins = self.edge, self.spec.bins
+        split = counts.reshape(p, bins, p, bins, *counts.shape[2:])
+        return split.swapaxes(1, 2).reshape(p * p, bins, bins, *counts.shape[2:])
+
+
+def _turn(a: np.ndarray, turns: int, flip: bool, axes: tuple[int, int]) -> np.ndarray:
+    """Quarter turns, then a mirror, in the plane of `axes`."""
+    a = np.rot90(a, turns, axes)
+    return np.ascontiguousarray(np.flip(a, axes[1]) if flip else a)

@@ -1,0 +1,140 @@
+"""The diffusion's mathematics: schedule, DDIM step and training loss.
+
+DDPM is arXiv 2006.11239, DDIM is arXiv 2010.02502, the two-output loss is arXiv 2503.01220.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from teramind.errors import UserError
+from teramind.network.unet import Network, plane_corners
+
+TRAINING_STEPS = 1000
+
+
+class Step(NamedTuple):
+    """One sampling step: training timestep, alpha-bar there and at the step that follows."""
+
+    t: int
+    alpha: float
+    alpha_next: float
+
+
+def alphas_cumprod() -> NDArray[np.float64]:
+    """Alpha-bar of every training timestep, (1000,), for linear betas from 1e-4 to 0.02."""
+    betas = np.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=np.float64)
+    return np.cumprod(1 - betas)
+
+
+def kept_timesteps(steps: int) -> range:
+    """Training timesteps of a `steps`-step run, ascending: the smallest stride that gives them.
+
+    Raises:
+        UserError: when no integer stride from 0 gives exactly this number of steps.
+    """
+    for stride in range(1, TRAINING_STEPS + 1):
+        kept = range(0, TRAINING_STEPS, stride)
+        if len(kept) == steps:
+            return kept
+    possible = {len(range(0, TRAINING_STEPS, s)) for s in range(1, TRAINING_STEPS + 1)}
+    near = sorted(possible, key=lambda n: (abs(n - steps), n))[:2]
+    raise UserError(
+        f"steps: {steps} has no integer stride through {TRAINING_STEPS} timesteps; "
+        f"the nearest that have one are {near[0]} and {near[1]}"
+    )
+
+
+def sampling_steps(steps: int) -> list[Step]:
+    """The run from noise to image: largest timestep first, alpha-bar 1 after the last."""
+    kept = kept_timesteps(steps)
+    alphas = [float(a) for a in alphas_cumprod()[list(kept)]]
+    before = [1.0, *alphas[:-1]]
+    return [Step(*s) for s in zip(kept, alphas, before, strict=True)][::-1]
+
+
+def ddim(state: Tensor, noise: Tensor, step: Step) -> Tensor:
+    """One deterministic DDIM step (eta 0, equation 12) with the image estimate cut to [-1, 1].
+
+    Args:
+        state: x at `step.t`, any shape.
+        noise: the network's estimate of the noise in it, same shape.
+        step: where the run stands.
+    """
+    image = ((state - (1 - step.alpha) ** 0.5 * noise) / step.alpha**0.5).clamp(-1, 1)
+    noise = (state - step.alpha**0.5 * image) / (1 - step.alpha) ** 0.5
+    return step.alpha_next**0.5 * image + (1 - step.alpha_next) ** 0.5 * noise
+
+
+def to_grey(state: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does."""
+    return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
+
+
+def add_noise(image: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Diffuse `image` (n, ...) to timesteps t (n,): sqrt(a) image + sqrt(1 - a) noise."""
+    alpha = torch.from_numpy(alphas_cumprod()).to(t.device)[t]
+    alpha = alpha.to(image.dtype).view(-1, *[1] * (image.dim() - 1))
+    return alpha.sqrt() * image + (1 - alpha).sqrt() * noise
+
+
+def to_patches(plane: Tensor, patch: int) -> Tensor:
+    """Cut planes into patches: (b, c, rows P, cols P) -> (b rows cols, c, P, P), row-major."""
+    b, c, height, width = plane.shape
+    rows, cols = height // patch, width // patch
+    split = plane.view(b, c, rows, patch, cols, patch).permute(0, 2, 4, 1, 3, 5)
+    return split.reshape(b * rows * cols, c, patch, patch)
+
+
+def window_loss(
+    network: Network,
+    *,
+    image: Tensor,
+    inside: Tensor,
+    noise: Tensor,
+    counts: Tensor,
+    t: Tensor,
+    outside: float = -1.0,
+    aligned: bool = False,
+) -> Tensor:
+    """Training loss of b square windows of p x p aligned patches (W = p P pixels).
+
+    The published loss is `aligned=True, outside=0`. Leaving the aligned output out spares p^2 of
+    the p^2 + (p-1)^2 decoder passes, and sampling never uses it.
+
+    Args:
+        network: in training mode for dropout.
+        image: (b, stain z, W, W) in [-1, 1].
+        inside: (b, 1, W, W), whether a pixel belongs to the image.
+        noise: (b, stain z, W, W), standard normal.
+        counts: (b, p^2, bins, bins, S, G), raw counts of the aligned patches, row-major.
+        t: (b,) training timesteps.
+        outside: what the network sees beyond the image.
+        aligned: add the squared error on the aligned patches, inside the image only.
+
+    Returns:
+        Scalar.
+    """
+    patch, half = network.spec.patch, network.spec.half
+    noisy = torch.where(inside, add_noise(image, noise, t), outside)
+    edge = image.shape[-1] // patch
+    one = plane_corners(edge, edge, image.device)
+    offsets = edge**2 * torch.arange(len(image), device=image.device)
+    corners = (one + offsets[:, None, None]).flatten(0, 1)
+    shifted, both = network(
+        to_patches(noisy, patch),
+        counts.flatten(0, 1),
+        t.repeat_interleave(edge**2),
+        corners,
+        aligned=aligned,
+    )
+    loss = (to_patches(noise[..., half:-half, half:-half], patch) - shifted).square().mean()
+    if both is not None:
+        error = (to_patches(noise, patch) - both).square()
+        loss = loss + (error * to_patches(inside, patch)).mean()
+    return loss

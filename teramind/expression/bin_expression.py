@@ -1,0 +1,149 @@
+"""From any supported data set to an expression raster: read, match genes, bin, check."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from teramind.errors import UserError
+from teramind.expression.cells import CellSettings, CellTable
+from teramind.expression.molecules import MoleculeSettings, MoleculeTable
+from teramind.expression.panel import PanelMatch, match_genes
+from teramind.expression.raster import RasterWriter
+from teramind.expression.source import Source
+from teramind.expression.tiles import TileFolder, TileSettings
+from teramind.geometry import Rect
+
+Settings = MoleculeSettings | CellSettings | TileSettings
+_SETTINGS: dict[str, type[Settings]] = {
+    "molecules": MoleculeSettings,
+    "cells": CellSettings,
+    "tiles": TileSettings,
+}
+
+MOST_OUTSIDE = 0.01
+"""Largest share of molecules that may lie outside the extent unless it is cut on purpose."""
+
+_PROGRESS_SECONDS = 5.0
+
+
+def bin_expression(
+    *,
+    source: Path | str,
+    kind: Literal["molecules", "cells", "tiles"],
+    raster_path: Path | str,
+    panel: Sequence[str],
+    sections: int,
+    extent: Rect | None,
+    panel_table_path: Path | str,
+    settings: Settings | None = None,
+    pixel_size_um: float | None = None,
+    section_spacing_um: float | None = None,
+    minimum_overlap: float = 0.5,
+    synonyms: Mapping[str, str] | None = None,
+    outside: Literal["error", "skip"] = "error",
+) -> dict[str, Any]:
+    """Bin a data set into a raster and write the panel table (TSV); return the numbers.
+
+    `extent` is in pixels of the plane, None the data's own. `settings` is the dataclass of the
+    kind, None its defaults. `minimum_overlap` is the fraction of panel genes the data must have.
+    `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of molecules outside.
+    Raises UserError for any fault of the data or settings, and then leaves no raster.
+    """
+    path = Path(source)
+    data = _open(path, kind, settings, panel=panel, sections=sections, pixel_size_um=pixel_size_um)
+    match = match_genes(data.molecules, panel, synonyms)
+    match.require(minimum_overlap)
+    writer = RasterWriter(
+        raster_path,
+        panel=panel,
+        sections=sections,
+        extent=extent or data.extent,
+        pixel_size_um=pixel_size_um,
+        section_spacing_um=section_spacing_um,
+        sources=[path],
+    )
+    with writer:
+        molecules = _fill(writer, data, match)
+        expected = sum(data.molecules[name] for name in match.index)
+        if molecules != expected:
+            raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
+        if outside == "error":
+            _require_inside(path, writer, molecules, data.extent)
+    _write_table(match.table(data.molecules), Path(panel_table_path))
+    return {
+        "molecules": molecules,
+        "molecules_in_raster": sum(writer.molecules_per_section),
+        "molecules_outside": writer.outside,
+        "molecules_of_other_genes": sum(data.molecules[name] for name in match.extra),
+        "molecules_per_section": writer.molecules_per_section,
+        "panel_genes": len(panel),
+        "panel_genes_matched": len(match.matched),
+        "panel_fraction": match.fraction,
+        "extent": list(writer.extent),
+        "data_extent": list(data.extent),
+    }
+
+
+def _open(
+    path: Path,
+    kind: str,
+    settings: Settings | None,
+    *,
+    panel: Sequence[str],
+    sections: int,
+    pixel_size_um: float | None,
+) -> Source:
+    """Return the reader of a kind, its sections matched."""
+    if kind not in _SETTINGS:
+        raise UserError(f"kind {kind!r} of expression data: {', '.join(_SETTINGS)} expected")
+    settings = settings or _SETTINGS[kind]()
+    if not isinstance(settings, _SETTINGS[kind]):
+        raise TypeError(f"{type(settings).__name__} given for {kind}")
+    if isinstance(settings, TileSettings):
+        return TileFolder(path, settings=settings, panel=panel, sections=sections)
+    table: MoleculeTable | CellTable
+    if isinstance(settings, CellSettings):
+        table = CellTable(path, settings=settings, pixel_size_um=pixel_size_um)
+    else:
+        table = MoleculeTable(path, settings=settings, pixel_size_um=pixel_size_um)
+    table.match(sections)
+    return table
+
+
+def _fill(writer: RasterWriter, data: Source, match: PanelMatch) -> int:
+    """Write all molecules of matched genes; return their number, those outside included."""
+    total, rows, told = 0, 0, time.monotonic()
+    for chunk in data.read(match.index):
+        writer.add(**vars(chunk))
+        total += int(chunk.count.sum())
+        rows += len(chunk.count)
+        if time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"{writer.path.name}: {rows:,} rows, {total:,} molecules", file=sys.stderr)
+    return total
+
+
+def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
+    if writer.outside > MOST_OUTSIDE * molecules:
+        raise UserError(
+            f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
+            f" {_pixels(writer.extent)}; the data covers {_pixels(data)}:"
+            " check the extent, origin, pixel size and units"
+        )
+
+
+def _pixels(rect: Rect) -> str:
+    return f"y {rect.y}..{rect.bottom - 1}, x {rect.x}..{rect.right - 1} pixels"
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    table.to_csv(partial, sep="\t", index=False)
+    partial.replace(path)

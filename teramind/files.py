@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and the digests that prove it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that takes its name once the block succeeds.
+
+    The block may create a file or a directory there; it is flushed to disk, then renamed. If the
+    block raises, the sibling is removed and `path` stays as it was. The sibling keeps the suffix
+    of `path`, which some writers choose their format by. A directory replaces only an absent or
+    empty one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` as indented JSON, atomically; NaN and infinity raise ValueError."""
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def digest(source: str | Path | bytes) -> str:
+    """Return the 128-bit BLAKE2b digest, 32 hexadecimal digits, of bytes or of a path's content."""
+    if isinstance(source, bytes):
+        return _blake2b(source).hexdigest()
+    with Path(source).open("rb") as file:
+        return hashlib.file_digest(file, _blake2b).hexdigest()
+
+
+def _blake2b(content: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(content, digest_size=16)
+
+
+def _flush(path: Path) -> None:
+    for child in path.rglob("*") if path.is_dir() else ():
+        _fsync(child)
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

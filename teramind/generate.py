@@ -1,0 +1,254 @@
+"""Generate one slab for one phase, exactly as it would come out of the whole plane.
+
+The state of a z-window is (stain z, y, x) float32. Patches that nobody needs stay NaN, so that
+reading one by mistake cannot pass unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from teramind.diffusion import Step, ddim
+from teramind.geometry import BIN, Layout, Rect, Slab
+from teramind.network import Network
+from teramind.network.unet import Encoded, collage, combine
+from teramind.noise import Noise
+
+Progress = Callable[[int], None]
+"""Is told the number of patches done since the last call."""
+
+BATCH = 32
+"""Patches that pass through the network together."""
+
+
+class Expression(Protocol):
+    """What generation reads of an expression raster."""
+
+    def counts(self, *, sections: range, rect: Rect) -> NDArray[np.unsignedinteger]:
+        """Counts (bin y, bin x, section, gene)."""
+
+    def totals(self, *, section: int, rect: Rect) -> NDArray[np.int64]:
+        """Molecules per bin (bin y, bin x)."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Everything that generation depends on besides the place.
+
+    Attributes:
+        network: in evaluation mode.
+        expression: the raster.
+        noise: initial noise.
+        layout: bounds, region, windows, steps and phases.
+        schedule: the sampling steps, `layout.steps` of them.
+        margin: patches by which tissue is grown; what lies farther out is background.
+    """
+
+    network: Network
+    expression: Expression
+    noise: Noise
+    layout: Layout
+    schedule: list[Step]
+    margin: int = 1
+
+    def needed(self, window: int, rect: Rect, reach: int) -> NDArray[np.bool_]:
+        """Patches of `rect` that are needed `reach` steps before the end: (patch y, patch x).
+
+        Those of the last step lie inside the region and within `margin` patches of tissue, which
+        is any expression in the window's sections. Every step before needs one patch more around.
+        """
+        p = self.layout.patch
+        around = rect.grown((reach + self.margin) * p)
+        molecules = sum(
+            self.expression.totals(section=section, rect=around)
+            for section in self.layout.windows.expression(window)
+        )
+        bins = p // BIN
+        rows, cols = around.height // p, around.width // p
+        tissue = np.asarray(molecules).reshape(rows, bins, cols, bins).any(axis=(1, 3))
+        tissue = dilate(tissue, self.margin)
+        tissue &= self._patches_inside(around, self.layout.region)
+        wanted = dilate(tissue, reach) & self._patches_inside(around, self.layout.bounds)
+        edge = reach + self.margin
+        return wanted[edge : rows - edge, edge : cols - edge]
+
+    def _patches_inside(self, rect: Rect, outer: Rect) -> NDArray[np.bool_]:
+        """Which patches of `rect` lie in `outer`."""
+        p = self.layout.patch
+        y = rect.y + p * np.arange(rect.height // p)
+        x = rect.x + p * np.arange(rect.width // p)
+        rows = (y >= outer.y) & (y < outer.bottom)
+        return rows[:, None] & ((x >= outer.x) & (x < outer.right))
+
+    def initial(self, window: int) -> ReadState:
+        """The state before the first step, as a function of the rectangle."""
+        sections = self.layout.windows.images(window)
+        return lambda rect: self.noise(rect, sections).reshape(-1, rect.height, rect.width)
+
+    @torch.inference_mode()
+    def run_phase(
+        self, slab: Slab, phase: int, read: ReadState, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Take a slab through the steps of `phase`.
+
+        Args:
+            slab: which.
+            phase: which.
+            read: the state at the end of the phase before (or `initial`), asked for a rectangle
+                inside the bounds; may hold NaN where no patch is needed.
+            progress: is told of the patches done.
+
+        Returns:
+            State (stain z, y, x) of `layout.core(slab, phase)`; NaN where not needed.
+        """
+        steps, p = self.layout.phase_steps(phase), self.layout.patch
+        core, grow = self.layout.core(slab, phase), len(steps) - 1
+        frame = core.grown(grow * p)
+        target = np.pad(self.needed(slab.window, core, self.layout.reach(phase)), grow)
+        inside = self._patches_inside(frame, self.layout.bounds)
+        plane = PhasePlane.read(self, frame, slab.window, read)
+        for step in steps:
+            mask = dilate(target, steps.stop - 1 - step) & inside
+            plane.denoise(mask, self.schedule[step], progress)
+        return plane.state_of(core)
+
+
+class ReadState(Protocol):
+    """A source of states."""
+
+    def __call__(self, rect: Rect) -> NDArray[np.float32]:
+        """State (stain z, y, x) of a rectangle inside the bounds."""
+
+
+class PhasePlane:
+    """State and counts of one slab with its frame, held while its phase runs.
+
+    Args:
+        network: gives the sizes and the device.
+        frame: the rectangle whose patches may be denoised.
+        blank: (stain z, y, x) of `frame` and half a patch around it: -1 beyond the bounds, NaN
+            inside them.
+        state: the same with the state inside the bounds.
+        counts: (bin y, bin x, S, G) of the same pixels.
+    """
+
+    def __init__(
+        self, network: Network, frame: Rect, *, blank: Tensor, state: Tensor, counts: Tensor
+    ) -> None:
+        self.network, self.frame = network, frame
+        self.blank, self.state, self.counts = blank, state, counts
+        self.device = blank.device
+
+    @classmethod
+    def read(cls, generator: Generator, frame: Rect, window: int, read: ReadState) -> PhasePlane:
+        """Fill a plane from the raster and the state before the phase."""
+        network, layout = generator.network, generator.layout
+        whole = frame.grown(network.spec.half)
+        inside = whole.cut(layout.bounds)
+        blank = np.full((network.spec.channels, whole.height, whole.width), -1, np.float32)
+        state = blank.copy()
+        blank[:, *inside.within(whole)] = np.nan
+        state[:, *inside.within(whole)] = read(inside)
+        sections = layout.windows.expression(window)
+        counts = generator.expression.counts(sections=sections, rect=whole)
+        device = network.stem.weight.device
+        return cls(
+            network,
+            frame,
+            blank=torch.from_numpy(blank).to(device),
+            state=torch.from_numpy(state).to(device),
+            counts=torch.from_numpy(counts),
+        )
+
+    def state_of(self, rect: Rect) -> NDArray[np.float32]:
+        """State (stain z, y, x) of a rectangle inside the frame."""
+        whole = self.frame.grown(self.network.spec.half)
+        return self.state[:, *rect.within(whole)].cpu().numpy()
+
+    def denoise(self, mask: NDArray[np.bool_], step: Step, progress: Progress | None) -> None:
+        """Take the patches in `mask` (patch y, patch x of the frame) one step on.
+
+        Aligned patches are encoded once each, row by row; two rows of features are held.
+        """
+        new = self.blank.clone()
+        time = self.network.embed_time(torch.tensor([step.t], device=self.device))
+        aligned = touched(mask)
+        rank = np.cumsum(aligned, axis=1) - 1  # where an aligned patch stands among its row's
+        upper = self._encode_row(0, aligned[0], time)
+        for row, wanted in enumerate(mask):
+            lower = self._encode_row(row + 1, aligned[row + 1], time)
+            for start in range(0, wanted.sum(), BATCH):
+                cols = np.flatnonzero(wanted)[start : start + BATCH]
+                features = shifted_row(upper, lower, rank[row, cols], rank[row + 1, cols])
+                self._advance(new, row, cols, self.network.decode(features, time), step)
+                if progress:
+                    progress(len(cols))
+            upper = lower
+        self.state = new
+
+    def _encode_row(self, row: int, wanted: NDArray[np.bool_], time: Tensor) -> Encoded:
+        """Features of the wanted aligned patches of a row."""
+        spec, cols = self.network.spec, torch.from_numpy(np.flatnonzero(wanted))
+        p, bins = spec.patch, spec.bins
+        state = self.state[:, row * p : (row + 1) * p].unflatten(2, (-1, p))  # (c, P, cols, P)
+        counts = self.counts[row * bins : (row + 1) * bins].unflatten(1, (-1, bins))
+        encoded = []
+        for chosen in cols.split(BATCH):
+            genes = self.network.genes(
+                counts[:, chosen].movedim(1, 0).float().to(self.device)
+            )  # counts (bins, n, bins, S, G) -> (n, bins, bins, S, G)
+            pixels = state[:, :, chosen.to(self.device)].permute(2, 0, 1, 3)
+            encoded.append(self.network.encode(pixels, genes, time))
+        return combine(lambda *maps: torch.cat(maps), *encoded)
+
+    def _advance(
+        self, new: Tensor, row: int, cols: NDArray[np.intp], noise: Tensor, step: Step
+    ) -> None:
+        """Write the next state of shifted patches; `noise` is (n, stain z, P, P)."""
+        p, half = self.network.spec.patch, self.network.spec.half
+        for estimate, col in zip(noise, cols, strict=True):
+            y, x = half + row * p, half + int(col) * p
+            place = (slice(None), slice(y, y + p), slice(x, x + p))
+            new[place] = ddim(self.state[place], estimate, step)
+
+
+def dilate(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Grow a mask of patches by `reach` patches in all eight directions."""
+    if reach == 0:
+        return mask
+    square = np.ones((2 * reach + 1, 1), bool)
+    return binary_dilation(binary_dilation(mask, square), square.T)
+
+
+def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Aligned patches that the shifted patches of `mask` are made of: one row and column more."""
+    rows, cols = mask.shape
+    aligned = np.zeros((rows + 1, cols + 1), bool)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            aligned[dy : dy + rows, dx : dx + cols] |= mask
+    return aligned
+
+
+def shifted_row(
+    upper: Encoded,
+    lower: Encoded,
+    above: NDArray[np.intp],
+    below: NDArray[np.intp],
+) -> Encoded:
+    """Features of shifted patches between two rows of aligned ones.
+
+    `above` and `below` (n,) say where the left patch of each stands in its row; the right one
+    follows it.
+    """
+    return combine(
+        lambda a, b: collage(a[above], a[above + 1], b[below], b[below + 1]), upper, lower
+    )

@@ -1,0 +1,230 @@
+"""The lattice in integers: rectangles, patches, slabs, windows, phases and who depends on whom.
+
+Everything is anchored at pixel (0, 0) of the plane. Patch (i, j) covers the pixels
+[i P, (i + 1) P) x [j P, (j + 1) P). This module imports neither torch nor zarr.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from teramind.errors import UserError
+
+BIN = 16
+"""Edge of one expression bin in pixels, fixed by the published network."""
+
+
+class Rect(NamedTuple):
+    """A rectangle of the plane in pixels: top, left, height, width."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """First row below the rectangle."""
+        return self.y + self.height
+
+    @property
+    def right(self) -> int:
+        """First column right of the rectangle."""
+        return self.x + self.width
+
+    def grown(self, margin: int) -> Rect:
+        """The rectangle with `margin` more pixels on every side."""
+        return Rect(
+            self.y - margin, self.x - margin, self.height + 2 * margin, self.width + 2 * margin
+        )
+
+    def cut(self, other: Rect) -> Rect:
+        """What the two rectangles share; height and width are 0 when they share nothing."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        height, width = min(self.bottom, other.bottom) - y, min(self.right, other.right) - x
+        return Rect(y, x, max(height, 0), max(width, 0)) if min(height, width) > 0 else EMPTY
+
+    def rounded_out(self, step: int) -> Rect:
+        """The smallest rectangle around this one whose edges are multiples of `step`."""
+        y, x = self.y // step * step, self.x // step * step
+        return Rect(y, x, -(-self.bottom // step) * step - y, -(-self.right // step) * step - x)
+
+    def within(self, outer: Rect) -> tuple[slice, slice]:
+        """Slices of this rectangle in an array that covers `outer`."""
+        return (
+            slice(self.y - outer.y, self.bottom - outer.y),
+            slice(self.x - outer.x, self.right - outer.x),
+        )
+
+
+EMPTY = Rect(0, 0, 0, 0)
+"""The rectangle without pixels."""
+
+
+PADDING = {1: 0, 4: 1, 8: 1, 16: 3}
+"""Empty expression sections before the first one, by sections S in a window (as published)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The z-windows over a stack of `planes` expression sections, S = `sections` in each.
+
+    Window w generates `images(w)`. With S = 8 and 16 the outermost sections are not generated,
+    as published. A last window may reach beyond the stack; what it generates there is dropped.
+    """
+
+    sections: int
+    planes: int
+
+    @property
+    def depth(self) -> int:
+        """Image sections Z that one window generates, and the step from window to window."""
+        return (self.sections + 1) // 2
+
+    @property
+    def first(self) -> int:
+        """First section that is generated; the last is `planes - first - 1`."""
+        return (self.sections - self.depth) // 2 - PADDING[self.sections]
+
+    @property
+    def generated(self) -> int:
+        """Number of sections that are generated: the depth of the volume."""
+        return max(self.planes - 2 * self.first, 0)
+
+    def __len__(self) -> int:
+        return -(-self.generated // self.depth)
+
+    def expression(self, window: int) -> range:
+        """Expression sections that `window` reads; those outside 0..planes-1 are empty."""
+        start = window * self.depth - PADDING[self.sections]
+        return range(start, start + self.sections)
+
+    def images(self, window: int) -> range:
+        """Sections that `window` generates; those from `first + generated` on are dropped."""
+        start = self.first + window * self.depth
+        return range(start, start + self.depth)
+
+
+class Slab(NamedTuple):
+    """The unit of cluster work: a z-window and a place in the grid of slabs."""
+
+    window: int
+    row: int
+    col: int
+
+    def __str__(self) -> str:
+        return f"w{self.window:02d}_r{self.row:02d}_c{self.col:02d}"
+
+    @classmethod
+    def parse(cls, name: str) -> Slab:
+        """Read back what `str` wrote. Raises UserError on anything else."""
+        match = re.fullmatch(r"w(\d+)_r(\d+)_c(\d+)", name)
+        if not match:
+            raise UserError(f"slab {name!r}: must look like w03_r01_c02")
+        return cls(*(int(part) for part in match.groups()))
+
+
+SLAB_PATTERN = r"w\d+_r\d+_c\d+"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a region is cut into slabs, and the sampling steps into phases.
+
+    A step of one patch reads the state half a patch around it, so what is wanted of the last step
+    must be grown by one patch for every step before. Between phases that growth is read from the
+    neighbouring slabs' states of the phase before; inside a phase it is computed.
+
+    Attributes:
+        bounds: the volume's bounds in pixels, beyond which the state is -1; multiples of `patch`.
+        region: what is wanted, inside `bounds`; multiples of `patch`.
+        patch: patch edge P.
+        slab: slab edge in pixels, a multiple of `patch`.
+        windows: the z-windows.
+        steps: sampling steps n.
+        phases: number of phases.
+    """
+
+    bounds: Rect
+    region: Rect
+    patch: int
+    slab: int
+    windows: Windows
+    steps: int
+    phases: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.phases <= self.steps:
+            raise UserError(f"phases: {self.phases}; must lie between 1 and steps ({self.steps})")
+        if self.slab < self.patch or self.slab % self.patch:
+            raise UserError(
+                f"slab: {self.slab} pixels is no multiple of the patch edge {self.patch}"
+            )
+        longest = max(len(self.phase_steps(p)) for p in range(self.phases))
+        if self.phases > 1 and self.slab < longest * self.patch:
+            raise UserError(
+                f"slab: {self.slab} pixels is too small for phases of {longest} steps; it must be "
+                f"at least {longest * self.patch}, or phases at least "
+                f"{-(-self.steps * self.patch // self.slab)}"
+            )
+
+    def phase_steps(self, phase: int) -> range:
+        """Steps (0 is the first, at the largest timestep) of `phase`, as even as can be."""
+        return range(
+            phase * self.steps // self.phases, (phase + 1) * self.steps // self.phases
+        )
+
+    def reach(self, phase: int) -> int:
+        """Patches by which the region is grown at the end of `phase`."""
+        return self.steps - self.phase_steps(phase).stop
+
+    def wanted(self, phase: int) -> Rect:
+        """Pixels whose state is wanted at the end of `phase`."""
+        return self.region.grown(self.reach(phase) * self.patch).cut(self.bounds)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Pixel (y, x) of slab (row 0, col 0); the region starts at a slab's corner."""
+        first = self.wanted(0)
+        rows = -(-(self.region.y - first.y) // self.slab)
+        cols = -(-(self.region.x - first.x) // self.slab)
+        return self.region.y - rows * self.slab, self.region.x - cols * self.slab
+
+    def rect(self, slab: Slab) -> Rect:
+        """Pixels of a slab, cut to the bounds."""
+        y, x = self.origin
+        whole = Rect(y + slab.row * self.slab, x + slab.col * self.slab, self.slab, self.slab)
+        return whole.cut(self.bounds)
+
+    def core(self, slab: Slab, phase: int) -> Rect:
+        """Pixels of a slab that are wanted at the end of `phase`."""
+        return self.rect(slab).cut(self.wanted(phase))
+
+    def slabs(self, phase: int) -> Iterator[Slab]:
+        """Slabs that have work in `phase`; those of the last phase make up the volume."""
+        wanted, (y, x) = self.wanted(phase), self.origin
+        rows = range((wanted.y - y) // self.slab, -(-(wanted.bottom - y) // self.slab))
+        cols = range((wanted.x - x) // self.slab, -(-(wanted.right - x) // self.slab))
+        for window in range(len(self.windows)):
+            for row in rows:
+                for col in cols:
+                    yield Slab(window, row, col)
+
+    def sources(self, slab: Slab, phase: int) -> list[Slab]:
+        """Slabs of the phase before that `slab` reads: itself and those around it."""
+        near = {
+            Slab(slab.window, slab.row + dy, slab.col + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+        }
+        return [s for s in self.slabs_of_window(slab.window, phase - 1) if s in near]
+
+    def slabs_of_window(self, window: int, phase: int) -> Iterator[Slab]:
+        """Slabs of one window that have work in `phase`."""
+        return (s for s in self.slabs(phase) if s.window == window)
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of one stain in the region."""
+        return self.region.height * self.region.width * self.windows.generated

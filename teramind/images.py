@@ -1,0 +1,141 @@
+"""Real images: read an OME-TIFF of any size, bring it to the network's pixel size, keep as Zarr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+
+from teramind.errors import UserError
+from teramind.files import atomic_path
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """A lazily read image: array, axes in its order, pixel size in um, channel names."""
+
+    array: Any
+    axes: str
+    pixel_size_um: float
+    channels: tuple[str, ...]
+
+
+def resample_images(
+    source: str | Path, target: str | Path, *, stains: Sequence[str], pixel_size_um: float
+) -> None:
+    """Average an OME-TIFF down to `pixel_size_um` and write it as a Zarr array (c, z, y, x).
+
+    Whole blocks of pixels are averaged, so the sizes must be a whole multiple apart (within 1 %);
+    rows and columns that fill no block are cut off. Memory: one band of 512 rows of the result.
+
+    Args:
+        source: OME-TIFF, uint8, axes any order of C, Z, Y, X.
+        target: Zarr array to make, uint8.
+        stains: channels to take, by name, in this order; nameless channels are taken in turn.
+        pixel_size_um: edge of one pixel of the result in um.
+
+    Raises:
+        UserError: when the file, its metadata or its size does not fit.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise UserError(f"image {source}: no such file")
+    try:
+        with tifffile.TiffFile(source) as tiff:
+            image = _describe(tiff, source)
+            factor = _factor(source, image.pixel_size_um, pixel_size_um)
+            channels = _channels(source, image, stains)
+            with atomic_path(target) as temporary:
+                _write(image, temporary, channels, factor)
+    except tifffile.TiffFileError as error:
+        raise UserError(f"image {source}: not a readable TIFF ({error})") from None
+
+
+def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
+    """Open what `resample_images` wrote. Raises UserError when it is something else."""
+    try:
+        images = zarr.open_array(Path(path), mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"images {path}: no Zarr array there ({error})") from None
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[0] != len(stains):
+        raise UserError(
+            f"images {path}: {images.dtype} {images.shape}; needs uint8 (c, z, y, x) with "
+            f"c = {len(stains)} ({', '.join(stains)})"
+        )
+    return images
+
+
+def _describe(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
+    series = tiff.series[0]
+    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    if array.dtype != np.uint8 or not set(series.axes) <= set("CZYX") or "Y" not in series.axes:
+        raise UserError(f"image {path}: {array.dtype} with axes {series.axes}; needs uint8 of CZYX")
+    ome = tifffile.xml2dict(tiff.ome_metadata or "<OME/>").get("OME") or {}
+    image = ome.get("Image") or {}
+    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    if "PhysicalSizeX" not in pixels or pixels.get("PhysicalSizeXUnit", "µm") != "µm":
+        raise UserError(f"image {path}: its OME metadata must give PhysicalSizeX in um")
+    channel = pixels.get("Channel", [])
+    names = [c.get("Name", "") for c in (channel if isinstance(channel, list) else [channel])]
+    return SourceImage(array, series.axes, float(pixels["PhysicalSizeX"]), tuple(names))
+
+
+def _factor(path: Path, have: float, want: float) -> int:
+    factor = max(round(want / have), 1)
+    if abs(factor * have / want - 1) > 0.01:
+        raise UserError(
+            f"image {path}: pixels of {have} um do not average to {want} um; "
+            f"the nearest pixel size that fits is {factor * have:.5g} um"
+        )
+    return factor
+
+
+def _channels(path: Path, image: SourceImage, stains: Sequence[str]) -> list[int]:
+    """Index of each stain's channel."""
+    count = image.array.shape[image.axes.index("C")] if "C" in image.axes else 1
+    if not any(image.channels) and count == len(stains):
+        return list(range(count))
+    missing = [s for s in stains if s not in image.channels]
+    if missing:
+        raise UserError(
+            f"image {path}: no channel named {missing[0]}; it has {', '.join(image.channels)}"
+        )
+    return [image.channels.index(s) for s in stains]
+
+
+def _write(image: SourceImage, target: Path, channels: Sequence[int], factor: int) -> None:
+    size = dict(zip(image.axes, image.array.shape, strict=True))
+    height, width = size["Y"] // factor, size["X"] // factor
+    out = zarr.create_array(
+        target,
+        shape=(len(channels), size.get("Z", 1), height, width),
+        chunks=(1, 1, min(_CHUNK, height), min(_CHUNK, width)),
+        dtype="uint8",
+    )
+    for c, channel in enumerate(channels):
+        for z in range(out.shape[1]):
+            for y in range(0, height, _CHUNK):
+                rows = slice(y * factor, min(y + _CHUNK, height) * factor)
+                place = {"C": channel, "Z": z, "Y": rows, "X": slice(0, width * factor)}
+                band = np.asarray(image.array[tuple(place[axis] for axis in image.axes)])
+                out[c, z, y : y + _CHUNK] = _block_mean(_rows_first(band, image.axes), factor)
+
+
+def _rows_first(band: np.ndarray, axes: str) -> np.ndarray:
+    """The band as (y, x) whichever of the two the file stores first."""
+    return band if axes.index("Y") < axes.index("X") else band.T
+
+
+def _block_mean(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Mean over factor x factor blocks, rounded half up; uint8 in and out."""
+    height, width = pixels.shape
+    blocks = pixels.reshape(height // factor, factor, width // factor, factor)
+    total = blocks.sum(axis=(1, 3), dtype=np.uint32)
+    return ((2 * total + factor**2) // (2 * factor**2)).astype(np.uint8)

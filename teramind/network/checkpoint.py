@@ -1,0 +1,211 @@
+"""Reading and writing weights: our safetensors, and the published checkpoints.
+
+Untrusted files cannot run code: pickles are read with `weights_only=True`, the rest is
+safetensors. Every size is inferred from the weights and checked against what else the file says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from teramind.errors import UserError
+from teramind.files import atomic_path
+from teramind.geometry import BIN
+from teramind.network.published import published_modules
+from teramind.network.spec import SECTION_KERNELS, NetworkSpec
+from teramind.network.unet import Network
+
+METADATA_KEY = "teramind"
+_FOLDER = re.compile(
+    r"(?P<mouse>\w+?)_(?P<patch>\d+)_(?P<genes>\d+)_(?P<stain>\w+)_(?P<sections>\d+)_ours"
+)
+_STAINS = {"all": ("DAPI", "PolyT"), "DAPI": ("DAPI",), "PolyT": ("PolyT",)}
+
+
+def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
+    """Load a network for inference from any of its forms.
+
+    Args:
+        path: our safetensors, a published `last.ckpt`, the folder that holds it, or a safetensors
+            with the published names.
+        panel: gene names in the network's order for a file that does not carry them.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU; `network.spec` says what it is.
+
+    Raises:
+        UserError: one line naming what is wrong with the file.
+    """
+    path = Path(path)
+    file = path / "last.ckpt" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"checkpoint {file}: no such file")
+    own = read_spec(file) if file.suffix == ".safetensors" else None
+    tensors = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    if own is None:
+        spec, tensors = _from_published(file, tensors)
+    else:
+        spec = own
+    if panel and not spec.panel:
+        spec = NetworkSpec(**{**spec.__dict__, "panel": tuple(panel[: spec.genes])})
+    return _fill(spec, tensors, file)
+
+
+def save_network(network: Network, path: str | Path) -> None:
+    """Write weights (float32) and `network.spec` as one safetensors file, atomically."""
+    tensors = {k: v.detach().float().contiguous().cpu() for k, v in network.state_dict().items()}
+    with atomic_path(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(network.spec.to_dict())})
+
+
+def read_spec(path: str | Path) -> NetworkSpec | None:
+    """The spec in a safetensors header, without reading weights; None when it carries none.
+
+    Raises:
+        UserError: when the file is no safetensors or its record is not ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = (file.metadata() or {}).get(METADATA_KEY)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"checkpoint {path}: truncated or not a safetensors file ({error})"
+        ) from None
+    if record is None:
+        return None
+    try:
+        return NetworkSpec.from_dict(json.loads(record))
+    except UserError:
+        raise
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {path}: its teramind record is not readable ({error})"
+        ) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no iterator
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"checkpoint {path}: not a plain tensor file, reading it would need to run its pickle "
+            "code; ask for safetensors"
+        ) from None
+    except Exception as error:  # torch raises RuntimeError, EOFError, OSError... on broken zips
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {path}: truncated or not a checkpoint ({line})") from None
+    tensors = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise UserError(f"checkpoint {path}: holds no `state_dict` of tensors")
+    return {
+        key.removeprefix("model."): value
+        for key, value in tensors.items()
+        if not key.startswith("ema_model.")
+    }
+
+
+def _from_published(
+    path: Path, tensors: dict[str, Tensor]
+) -> tuple[NetworkSpec, dict[str, Tensor]]:
+    """Infer the architecture and give the tensors our names."""
+    spec = _infer_spec(path, tensors)
+    ours = {theirs: name for name, theirs in published_modules(spec).items()}
+    renamed = {}
+    for key, value in tensors.items():
+        module, _, parameter = key.rpartition(".")
+        is_norm = module in ours and "norm" in ours[module]
+        renamed[f"{ours.get(module, module)}.{parameter}"] = value.flatten() if is_norm else value
+    return spec, renamed
+
+
+def _infer_spec(path: Path, tensors: dict[str, Tensor]) -> NetworkSpec:
+    """Sizes from the published weights' shapes, cross-checked with the folder's name."""
+
+    def shape(key: str, dimensions: int) -> torch.Size:
+        if key not in tensors or tensors[key].dim() != dimensions:
+            raise UserError(f"checkpoint {path}: not a Tera-MIND network (no fitting `{key}`)")
+        return tensors[key].shape
+
+    base = shape("input_blocks.0.0.weight", 5)[0]
+    embed = shape("time_embed.time_embed.0.weight", 2)[0]
+    reduce = shape("rna_blocks.0.0.down_z.weight", 5)
+    token = shape("rna_blocks.0.0.attn.q.weight", 2)[0]
+    stains = shape("out.2.weight", 5)[0]
+    sections = {depth: s for s, depth in SECTION_KERNELS.items()}.get(reduce[2])
+    bins = math.isqrt(token // sections) if sections else 0
+    if not sections or bins * bins * sections != token or stains not in (1, 2):
+        raise UserError(
+            f"checkpoint {path}: sizes fit no Tera-MIND network (gene token {token}, section "
+            f"kernel {reduce[2]}, {stains} stains)"
+        )
+    spec = NetworkSpec(
+        patch=bins * BIN,
+        sections=sections,
+        stains=("DAPI", "PolyT") if stains == 2 else ("stain",),
+        genes=reduce[0],
+        base=base,
+        embed=embed,
+    )
+    return _check_folder(path, spec)
+
+
+def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
+    """Compare with `{mouse}_{P}_{G}_{stain}_{S}_ours`; take the single stain's name from it."""
+    match = _FOLDER.fullmatch(path.parent.name)
+    if not match:
+        return spec
+    stains = _STAINS.get(match["stain"], (match["stain"],))
+    found = (spec.patch, spec.genes, len(spec.stains), spec.sections)
+    named = (int(match["patch"]), int(match["genes"]), len(stains), int(match["sections"]))
+    if found != named:
+        labels = ("patch", "genes", "stains", "sections")
+        parts = [
+            f"{label} {b} in the name, {a} in the weights"
+            for label, a, b in zip(labels, found, named, strict=True)
+            if a != b
+        ]
+        raise UserError(
+            f"checkpoint {path}: folder name contradicts the weights: {'; '.join(parts)}"
+        )
+    return NetworkSpec(**{**spec.__dict__, "stains": stains})
+
+
+def _fill(spec: NetworkSpec, tensors: dict[str, Tensor], path: Path) -> Network:
+    """Check every tensor's name, shape and values, then build the network around them."""
+    with torch.device("meta"):
+        network = Network(spec)
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    problems = [f"{k} is missing" for k in wanted if k not in found]
+    problems += [f"{k} is not part of the network" for k in found if k not in wanted]
+    problems += [
+        f"{k} is {found[k]}, should be {wanted[k]}"
+        for k in wanted
+        if k in found and found[k] != wanted[k]
+    ]
+    problems += [
+        f"{k} holds NaN or infinity"
+        for k, value in tensors.items()
+        if not torch.isfinite(value).all()
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise UserError(f"checkpoint {path}: {problems[0]}{more}")
+    network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+    # Channels-last convolutions are about a quarter faster on a CPU.
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last_3d)

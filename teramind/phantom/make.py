@@ -1,0 +1,112 @@
+"""Making a phantom: lay out the tissue, place the cells, scatter molecules, paint the sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from teramind.errors import UserError
+from teramind.phantom.catalogue import PANEL, REGIONS
+from teramind.phantom.cells import captured, place_cells
+from teramind.phantom.molecules import scatter_molecules
+from teramind.phantom.render import render_section
+from teramind.phantom.tissue import Floats, Tissue
+
+STAINS = ("DAPI", "PolyT")
+
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Paired stains and molecules of made-up tissue. Positions are um from the top left corner.
+
+    `images` is uint8 (c, z, y, x), c = DAPI, PolyT. `molecules` has gene, x_um, y_um and section.
+    `cells` has one row per nucleus centred in the field and showing in a section: id, type, region,
+    x_um, y_um, z_um (section k lies at k times the spacing), nucleus_radius_um, elongation, angle
+    and brightness. `regions` is the label map (y, x) of the middle section; label i is
+    `region_names[i]`, label 0 the ventricle.
+    """
+
+    images: NDArray[np.uint8]
+    molecules: pd.DataFrame
+    cells: pd.DataFrame
+    regions: NDArray[np.uint8]
+    pixel_size_um: float
+    section_spacing_um: float
+    seed: int
+    region_names: tuple[str, ...] = tuple(REGIONS)
+    panel: tuple[str, ...] = PANEL
+
+
+def make_phantom(
+    *,
+    height: int,
+    width: int,
+    sections: int,
+    pixel_size_um: float = 0.6,
+    section_spacing_um: float = 10.0,
+    seed: int = 0,
+) -> Phantom:
+    """Make a phantom of `sections` images of `height` x `width` pixels; a seed fixes every voxel.
+
+    Raises `UserError` when a size is not positive or the seed is negative.
+    """
+    _check_positive(height=height, width=width, sections=sections)
+    _check_positive(pixel_size_um=pixel_size_um, section_spacing_um=section_spacing_um)
+    if seed < 0:
+        raise UserError(f"phantom: seed is {seed}; it must be 0 or greater")
+    tissue = Tissue(seed)
+    extent = (height * pixel_size_um, width * pixel_size_um)
+    planes = np.arange(sections) * section_spacing_um
+    cells = place_cells(tissue, extent_um=extent, planes_um=planes, seed=seed)
+    sections_painted = [
+        render_section(
+            tissue,
+            cells,
+            shape=(height, width),
+            pixel_size_um=pixel_size_um,
+            plane_um=float(plane),
+            seed=seed,
+        )
+        for plane in planes
+    ]
+    return Phantom(
+        images=np.stack(sections_painted, axis=1),
+        molecules=scatter_molecules(tissue, cells, extent_um=extent, planes_um=planes, seed=seed),
+        cells=_in_field(cells, extent, planes),
+        regions=_region_map(tissue, (height, width), pixel_size_um, planes[sections // 2]),
+        pixel_size_um=pixel_size_um,
+        section_spacing_um=section_spacing_um,
+        seed=seed,
+    )
+
+
+def _check_positive(**sizes: float) -> None:
+    for name, size in sizes.items():
+        if not size > 0:
+            raise UserError(f"phantom: {name} is {size:g}; it must be greater than 0")
+
+
+def _in_field(
+    cells: pd.DataFrame, extent_um: tuple[float, float], planes_um: Floats
+) -> pd.DataFrame:
+    """Keep the cells centred inside the field that show in at least one section."""
+    shown = np.any([captured(cells, plane) > 0 for plane in planes_um], axis=0)
+    x, y = cells["x_um"], cells["y_um"]
+    inside = (x >= 0) & (x < extent_um[1]) & (y >= 0) & (y < extent_um[0])
+    return cells[inside & shown].reset_index(drop=True)
+
+
+def _region_map(
+    tissue: Tissue, shape: tuple[int, int], pixel_size_um: float, plane_um: float
+) -> NDArray[np.uint8]:
+    """Return the label map (y, x), worked out a few rows at a time to bound memory."""
+    y = ((np.arange(shape[0]) + 0.5) * pixel_size_um)[:, None]
+    x = ((np.arange(shape[1]) + 0.5) * pixel_size_um)[None]
+    z = np.asarray(plane_um)
+    blocks = [tissue.labels(x, y[row : row + _ROWS], z) for row in range(0, shape[0], _ROWS)]
+    return np.concatenate(blocks)

@@ -1,0 +1,236 @@
+"""Learn a checkpoint from paired images and expression, in one process.
+
+Every step's batch is a pure function of (seed, step), so a run that was killed and started again
+sees the same sequence.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teramind.dataset import Batch, TrainingWindows
+from teramind.diffusion import window_loss
+from teramind.errors import UserError
+from teramind.files import atomic_path
+from teramind.network import Network, NetworkSpec, save_network
+
+SKIPPED_IN_A_ROW = 5
+"""Consecutive steps with non-finite gradients after which training stops."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; see the `train` section of the config for the meaning of each."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.999
+    loss: str = "shifted"
+    seed: int = 0
+    save_minutes: float = 5.0
+
+
+class Average:
+    """Exponential moving average of a network's weights, warmed up over the first steps."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards the current weights after `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in network.state_dict().items():
+            self.weights[key].lerp_(value, 1 - decay)
+
+
+class Trainer:
+    """One training run: network, optimiser, average, step count and losses.
+
+    Args:
+        spec: what to train.
+        windows: batch of each step.
+        settings: how.
+        folder: where the resumable state and the loss table live.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, windows: TrainingWindows, settings: TrainSettings, folder: Path
+    ) -> None:
+        self.settings, self.windows, self.folder = settings, windows, folder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(settings.seed)
+        network = Network(spec).to(self.device)
+        self.network = network.to(memory_format=torch.channels_last_3d)
+        self.average = Average(self.network, settings.ema)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self.step, self.skipped = 0, 0
+        self.losses: list[tuple[int, float]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.state_path.exists():
+            self._resume()
+
+    @property
+    def state_path(self) -> Path:
+        """The resumable state."""
+        return self.folder / "state.pt"
+
+    def run(self) -> Network:
+        """Train to the last step and return the averaged network."""
+        saved = started = time.monotonic()
+        first = self.step
+        self.network.train()
+        while self.step < self.settings.steps:
+            self._train_step(self.windows(self.step))
+            now = time.monotonic()
+            if self.step % 20 == 0:
+                self._report((now - started) / (self.step - first))
+            if now - saved > 60 * self.settings.save_minutes:
+                self.save()
+                saved = now
+        self.save()
+        return self.averaged()
+
+    def averaged(self) -> Network:
+        """A copy of the network that carries the averaged weights."""
+        network = Network(self.network.spec)
+        network.load_state_dict(self.average.weights)
+        return network.eval()
+
+    def save(self) -> None:
+        """Write the resumable state, whole or not at all."""
+        state = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "losses": self.losses,
+            "spec": self.network.spec.to_dict(),
+            "network": self.network.state_dict(),
+            "average": self.average.weights,
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        with atomic_path(self.state_path) as temporary:
+            torch.save(state, temporary)
+
+    def _resume(self) -> None:
+        try:
+            state: dict[str, Any] = torch.load(self.state_path, weights_only=True)
+        except Exception as error:  # torch raises many kinds on broken files
+            raise UserError(f"training state {self.state_path}: not readable ({error})") from None
+        if state["spec"] != self.network.spec.to_dict():
+            raise UserError(
+                f"training state {self.state_path}: belongs to another network; "
+                "train into another folder or remove it"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.weights = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"])
+        self.step, self.skipped = state["step"], state["skipped"]
+        self.losses = [tuple(row) for row in state["losses"]]
+
+    def _train_step(self, batch: Batch) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_at(self.step, self.settings)
+        loss = self._loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self.average.update(self.network, self.step)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        if self.skipped >= SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"training: {self.skipped} steps in a row up to step {self.step} had non-finite "
+                "gradients; lower train.learning_rate"
+            )
+        self.losses.append((self.step, loss.item()))
+        self.step += 1
+
+    def _loss(self, batch: Batch) -> Tensor:
+        moved = Batch(*(part.to(self.device) for part in batch))
+        published = self.settings.loss == "published"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return window_loss(
+                self.network,
+                **moved._asdict(),
+                outside=0.0 if published else -1.0,
+                aligned=published,
+            )
+
+    def _report(self, seconds_per_step: float) -> None:
+        recent = [loss for _, loss in self.losses[-100:]]
+        left = (self.settings.steps - self.step) * seconds_per_step
+        print(
+            f"step {self.step}/{self.settings.steps}  loss {sum(recent) / len(recent):.4f}  "
+            f"{self.windows.batch / seconds_per_step:.2f} windows/s  {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """Learning rate at `step` as a part of the full one: linear warm-up, then cosine to 5 %."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def smoothed(losses: list[tuple[int, float]], width: int = 100) -> Iterator[tuple[int, float]]:
+    """Running mean of the loss over `width` steps."""
+    for end in range(width, len(losses) + 1, max(width // 4, 1)):
+        rows = losses[end - width : end]
+        yield rows[-1][0], sum(loss for _, loss in rows) / width
+
+
+def write_losses(losses: list[tuple[int, float]], table: Path, picture: Path) -> None:
+    """Write the loss of every step as CSV and its running mean as PNG."""
+    from matplotlib.figure import Figure
+
+    with atomic_path(table) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "loss"])
+        writer.writerows(losses)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*losses, strict=True), color="0.85", linewidth=0.5, label="each step")
+    curve = list(smoothed(losses))
+    if curve:
+        axes.plot(*zip(*curve, strict=True), color="tab:blue", label="mean of 100 steps")
+    axes.set(xlabel="training step", ylabel="loss (mean squared error of the noise)", yscale="log")
+    axes.legend()
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def train(
+    *,
+    spec: NetworkSpec,
+    windows: TrainingWindows,
+    settings: TrainSettings,
+    folder: Path,
+    checkpoint: Path,
+    loss_table: Path,
+    loss_picture: Path,
+) -> None:
+    """Train (or go on training) and write the checkpoint, the loss table and its picture."""
+    trainer = Trainer(spec, windows, settings, folder)
+    network = trainer.run()
+    write_losses(trainer.losses, loss_table, loss_picture)
+    save_network(network, checkpoint)

@@ -1,0 +1,207 @@
+"""What a volume looks like before its first voxel: shape, levels, shards and OME-NGFF metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import zarr
+from zarr.codecs import ZstdCodec
+
+from teramind.errors import UserError
+from teramind.files import atomic_path
+
+AXES = ("c", "z", "y", "x")
+MAX_CHUNK = 512
+"""Longest edge of an inner chunk; a plane no longer than this needs no further level."""
+MIN_SHARD = 32
+"""Shortest edge of a shard at any level above the first."""
+_COLOURS = {"DAPI": "0000FF", "PolyT": "FFB000"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeLayout:
+    """Everything about a volume but its voxels.
+
+    `shape` is (c, z, y, x) in pixels at level 0, `slab` the edge of a slab in pixels on the grid
+    anchored at pixel (0, 0), `origin_um` the (z, y, x) position of the first pixel's centre.
+    """
+
+    shape: tuple[int, int, int, int]
+    slab: int
+    pixel_size_um: float
+    section_spacing_um: float
+    stains: tuple[str, ...]
+    origin_um: tuple[float, float, float]
+    attributes: Mapping[str, Any]
+
+    @property
+    def levels(self) -> int:
+        """Number of pyramid levels, at least one.
+
+        There is one more level while the plane is longer than a chunk and the slab halves into
+        whole pixels, so that a shard of any level belongs to exactly one slab.
+        """
+        level = 0
+        while (
+            max(self.plane(level)) > MAX_CHUNK
+            and self.shard(level) % 2 == 0
+            and self.shard(level) // 2 >= MIN_SHARD
+        ):
+            level += 1
+        return level + 1
+
+    def plane(self, level: int) -> tuple[int, int]:
+        """Return (height, width) of a section at `level` in that level's pixels."""
+        _, _, height, width = self.shape
+        return -(-height // 2**level), -(-width // 2**level)
+
+    def shard(self, level: int) -> int:
+        """Return the edge of a shard at `level` in that level's pixels."""
+        return self.slab >> level
+
+    def chunk(self, level: int) -> int:
+        """Return the edge of an inner chunk: the longest that divides the shard, up to 512."""
+        shard = self.shard(level)
+        return next(edge for edge in range(min(shard, MAX_CHUNK), 0, -1) if shard % edge == 0)
+
+    def require_section(self, z: int) -> None:
+        """Raise ValueError unless the volume has section `z`."""
+        if not 0 <= z < self.shape[1]:
+            raise ValueError(f"the volume has sections 0 to {self.shape[1] - 1}, not {z}")
+
+
+def create_volume(
+    path: str | Path,
+    *,
+    shape: tuple[int, int, int, int],
+    slab: int,
+    pixel_size_um: float,
+    section_spacing_um: float,
+    stains: Sequence[str],
+    origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    attributes: Mapping[str, Any],
+) -> VolumeLayout:
+    """Create an empty uint8 volume with all its levels and metadata, and return its layout.
+
+    `shape` is (c, z, y, x) in pixels, `slab` the slab edge in pixels, `origin_um` (z, y, x).
+    `attributes` (JSON values) go under the key `teramind`, marked synthetic. A volume that is
+    already there with the same layout is left alone; another layout raises UserError, and a
+    shape that cannot be one raises ValueError.
+    """
+    layout = VolumeLayout(
+        shape=shape,
+        slab=slab,
+        pixel_size_um=float(pixel_size_um),
+        section_spacing_um=float(section_spacing_um),
+        stains=tuple(stains),
+        origin_um=(float(origin_um[0]), float(origin_um[1]), float(origin_um[2])),
+        attributes=json.loads(json.dumps({**attributes, "synthetic": True}, allow_nan=False)),
+    )
+    if min(*shape, slab) < 1 or shape[0] != len(stains):
+        raise ValueError(f"no volume has shape {shape}, slab {slab} and stains {layout.stains}")
+    if Path(path).exists():
+        _require_same(path, volume_layout(path), layout)
+    else:
+        with atomic_path(path) as temporary:
+            _create(temporary, layout)
+    return layout
+
+
+def volume_layout(path: str | Path) -> VolumeLayout:
+    """Read a volume's layout from its metadata; UserError where there is no such volume."""
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attributes = cast(dict[str, Any], group.attrs.asdict())
+        ome, ours = attributes["ome"], attributes["teramind"]
+    except (FileNotFoundError, KeyError) as error:
+        raise UserError(f"{path} is not a volume of teramind: create it first") from error
+    array = zarr.open_array(path, path="0", mode="r")
+    shards = cast(tuple[int, ...], array.shards)
+    scale, translation = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    return VolumeLayout(
+        shape=cast(tuple[int, int, int, int], array.shape),
+        slab=shards[-1],
+        pixel_size_um=scale["scale"][3],
+        section_spacing_um=scale["scale"][1],
+        stains=tuple(channel["label"] for channel in ome["omero"]["channels"]),
+        origin_um=tuple(translation["translation"][1:]),
+        attributes=ours,
+    )
+
+
+def stain_colour(stain: str) -> str:
+    """Return the display colour of a stain as RRGGBB; white for one we do not know."""
+    return _COLOURS.get(stain, "FFFFFF")
+
+
+def _create(path: Path, layout: VolumeLayout) -> None:
+    attributes = {"ome": _ome(layout), "teramind": dict(layout.attributes)}
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    for level in range(layout.levels):
+        shard, chunk = layout.shard(level), layout.chunk(level)
+        group.create_array(
+            str(level),
+            shape=(*layout.shape[:2], *layout.plane(level)),
+            shards=(1, 1, shard, shard),
+            chunks=(1, 1, chunk, chunk),
+            dtype="uint8",
+            fill_value=0,
+            compressors=ZstdCodec(level=1),
+            dimension_names=AXES,
+        )
+
+
+def _ome(layout: VolumeLayout) -> dict[str, Any]:
+    space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in AXES[1:]]
+    multiscale = {
+        "axes": [{"name": "c", "type": "channel"}, *space],
+        "datasets": [_dataset(layout, level) for level in range(layout.levels)],
+        "type": "mean",
+    }
+    omero = {"channels": [_channel(stain) for stain in layout.stains]}
+    return {"version": "0.5", "multiscales": [multiscale], "omero": omero}
+
+
+def _dataset(layout: VolumeLayout, level: int) -> dict[str, Any]:
+    """Place a level: its first pixel averages 2^n pixels, so its centre lies (2^n - 1) / 2 on."""
+    pixel = layout.pixel_size_um * 2**level
+    z, y, x = layout.origin_um
+    shift = layout.pixel_size_um * (2**level - 1) / 2
+    return {
+        "path": str(level),
+        "coordinateTransformations": [
+            {"type": "scale", "scale": [1.0, layout.section_spacing_um, pixel, pixel]},
+            {"type": "translation", "translation": [0.0, z, y + shift, x + shift]},
+        ],
+    }
+
+
+def _channel(stain: str) -> dict[str, Any]:
+    return {
+        "label": stain,
+        "color": stain_colour(stain),
+        "active": True,
+        "window": {"min": 0, "start": 0, "end": 255, "max": 255},
+    }
+
+
+def _require_same(path: str | Path, found: VolumeLayout, wanted: VolumeLayout) -> None:
+    for name, old, new in _differences(vars(found), vars(wanted)):
+        raise UserError(
+            f"{path} exists with {name} {old!r}, asked for {new!r}: remove it or write elsewhere"
+        )
+
+
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**found, **wanted}:
+        old, new = found.get(name), wanted.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from ((f"{name}.{inner}", *pair) for inner, *pair in _differences(old, new))
+        elif old != new:
+            yield name, old, new

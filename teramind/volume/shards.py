@@ -1,0 +1,158 @@
+"""Voxels in and out of a volume, one whole shard at a time.
+
+A shard holds one stain and one section of one slab at one level. Nothing here writes a part of
+a shard: two writers in one shard lose voxels without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from teramind.files import digest
+from teramind.geometry import Rect
+from teramind.volume.layout import VolumeLayout, volume_layout
+
+Voxels = NDArray[np.uint8]
+Record = dict[str, Any]
+"""A shard's "path" relative to the volume, its "bytes" and "blake2b"; 0 and None if absent."""
+
+
+def write_slab(path: str | Path, *, voxels: Voxels, z: int, y: int, x: int) -> list[Record]:
+    """Write one slab at level 0 and return the records of its shards, stain by stain.
+
+    `voxels` is (c, z, h, w) uint8, every stain of some sections; `z` is the first section, `y`
+    and `x` the slab's first pixel. Shards of background (all zero) are left out. The bytes depend
+    on the voxels alone, so a write that was killed can be repeated. ValueError unless the voxels
+    are exactly the slab or what the volume's edge leaves of it.
+    """
+    layout = volume_layout(path)
+    _require_whole_slab(layout, voxels, z, y, x)
+    stains, sections = voxels.shape[:2]
+    return [
+        _write_shard(path, voxels[c, k], (0, c, z + k, y // layout.slab, x // layout.slab))
+        for c, k in product(range(stains), range(sections))
+    ]
+
+
+def build_pyramid(path: str | Path, *, z: int) -> list[Record]:
+    """Write all levels above 0 of section `z` and return the records of their shards.
+
+    A pixel is the mean of the 2 x 2 pixels below it, or of those the volume's edge leaves,
+    rounded half up. One shard of level 0 is in memory at a time. ValueError where there is no such
+    section.
+    """
+    layout = volume_layout(path)
+    layout.require_section(z)
+    array = open_level(path, 0)
+    records = []
+    for c, rect in product(range(layout.shape[0]), _slabs(layout)):
+        shard = array[c, z, rect.y : rect.bottom, rect.x : rect.right]
+        plane = np.asarray(shard, np.uint8)
+        for level in range(1, layout.levels):
+            plane = _halve(plane)
+            key = (level, c, z, rect.y // layout.slab, rect.x // layout.slab)
+            records.append(_write_shard(path, plane, key))
+    return records
+
+
+def read_volume(
+    path: str | Path, *, level: int = 0, rect: Rect | None = None, z: int | None = None
+) -> Voxels:
+    """Read voxels (c, z, y, x) of one level: all of them, a rectangle, one section or both.
+
+    `rect` is in pixels of that level and must lie inside it, else ValueError; `z` keeps the axis
+    of sections, with length 1.
+    """
+    array = open_level(path, level)
+    _, sections, height, width = array.shape
+    rect = rect or Rect(0, 0, height, width)
+    inside = rect.y >= 0 and rect.x >= 0 and rect.bottom <= height and rect.right <= width
+    if not inside or (z is not None and not 0 <= z < sections):
+        raise ValueError(f"{rect}, z={z} is not inside {path} level {level}, {array.shape}")
+    chosen = slice(None) if z is None else slice(z, z + 1)
+    return np.asarray(array[:, chosen, rect.y : rect.bottom, rect.x : rect.right], np.uint8)
+
+
+def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Compare shards with their records; one line for each that is missing or differs."""
+    lines = []
+    for wanted in records:
+        found = _record(path, wanted["path"])
+        if found != wanted:
+            lines.append(f"{Path(path) / wanted['path']} {_fault(found, wanted)}")
+    return lines
+
+
+def open_level(path: str | Path, level: int, *, mode: str = "r") -> zarr.Array[Any]:
+    """Open the array (c, z, y, x) of one level."""
+    empty = {"write_empty_chunks": False}
+    return zarr.open_array(path, path=str(level), mode=mode, config=empty)
+
+
+def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x: int) -> None:
+    stains, sections, height, width = layout.shape
+    edge = min(layout.slab, height - y), min(layout.slab, width - x)
+    if (
+        voxels.dtype != np.uint8
+        or voxels.shape != (stains, voxels.shape[1], *edge)
+        or not 0 <= z < z + voxels.shape[1] <= sections
+        or min(y, x) < 0
+        or y % layout.slab
+        or x % layout.slab
+    ):
+        raise ValueError(
+            f"voxels {voxels.dtype} {voxels.shape} at z={z}, y={y}, x={x} are not one slab of "
+            f"{layout.slab} pixels in uint8 {layout.shape}"
+        )
+
+
+def _slabs(layout: VolumeLayout) -> Iterator[Rect]:
+    _, _, height, width = layout.shape
+    for y, x in product(range(0, height, layout.slab), range(0, width, layout.slab)):
+        yield Rect(y, x, min(layout.slab, height - y), min(layout.slab, width - x))
+
+
+def _write_shard(path: str | Path, plane: Voxels, key: tuple[int, int, int, int, int]) -> Record:
+    """Replace the shard at `key` (level, c, z, slab row, slab column) by `plane` (y, x).
+
+    The old shard goes first, because zarr would read it, damaged or not, to fill up a shard that
+    the volume's edge cuts off.
+    """
+    level, c, z, row, column = key
+    array = open_level(path, level, mode="r+")
+    relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
+    (Path(path) / relative).unlink(missing_ok=True)
+    *_, height, width = cast(tuple[int, ...], array.shards)
+    y, x = row * height, column * width
+    array[c, z, y : y + plane.shape[0], x : x + plane.shape[1]] = plane
+    return _record(path, relative)
+
+
+def _record(path: str | Path, relative: str) -> Record:
+    shard = Path(path) / relative
+    if not shard.exists():
+        return {"path": relative, "bytes": 0, "blake2b": None}
+    return {"path": relative, "bytes": shard.stat().st_size, "blake2b": digest(shard)}
+
+
+def _fault(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if found["blake2b"] is None:
+        return "is missing"
+    if wanted["blake2b"] is None:
+        return "should be absent: its record says background"
+    return f"differs: {found['bytes']} bytes, {wanted['bytes']} recorded, or another digest"
+
+
+def _halve(plane: Voxels) -> Voxels:
+    """Average 2 x 2 pixels; repeating an odd edge makes it the mean of the pixels there are."""
+    height, width = plane.shape
+    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
+    rows = even[0::2].astype(np.uint16) + even[1::2]
+    return ((rows[:, 0::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8)

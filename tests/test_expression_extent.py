@@ -1,0 +1,42 @@
+"""The extent command tells what the config asks for; importing the raster needs little."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from teramind.expression.extent import main
+
+CSV = "gene,x,y,slice\nTh,0.5,30.0,3\nTh,9.9,-1.0,4\nGad1,5.0,2.0,3\n"
+
+
+def test_the_command_prints_what_the_table_covers(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text(CSV)
+    arguments = [str(tmp_path / "m.csv"), "--pixel-size", "0.5", "--section", "slice"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "extent": [-2, 1, 63, 19],
+        "genes": 2,
+        "molecules": 3,
+        "rows_per_section_value": {"3": 2, "4": 1},
+    }
+
+
+def test_a_fault_is_one_line_on_stderr(tmp_path, capsys):
+    assert main([str(tmp_path / "absent.csv"), "--pixel-size", "0.5"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "absent.csv" in captured.err
+
+
+@pytest.mark.parametrize("name", ["Raster", "RasterWriter", "match_genes", "read_panel"])
+def test_reading_a_raster_needs_no_table_libraries(name):
+    heavy = ["pyarrow", "pandas", "anndata", "h5py", "scipy", "torch", "matplotlib"]
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({heavy}))\n"
+        f"from teramind.expression import {name}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

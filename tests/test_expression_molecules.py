@@ -1,0 +1,248 @@
+"""Molecule tables become rasters: every molecule in its bin, every fault named."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from teramind.errors import UserError
+from teramind.expression.bin_expression import bin_expression
+from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings, MoleculeTable
+from teramind.expression.raster import Raster
+from teramind.geometry import BIN, Rect
+
+REAL = Path(__file__).parents[2] / "shared/data/merscope_dg_transcripts.parquet"
+PANEL = ("Gad1", "Slc17a7", "Th")
+COLUMNS = MoleculeColumns(section="z")
+
+
+def table(rows=400):
+    random = np.random.default_rng(4)
+    y, x = random.uniform(0, 40, (2, rows))
+    gene = random.choice([*PANEL, "Blank-1"], rows)
+    return pd.DataFrame({"gene": gene, "x": x, "y": y, "z": random.integers(0, 2, rows)})
+
+
+def save(frame, path):
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+    return path
+
+
+def run(source, folder, *, columns=COLUMNS, settings=None, **changes):
+    arguments = {
+        "source": source,
+        "kind": "molecules",
+        "raster_path": folder / "raster.zarr",
+        "panel": PANEL,
+        "sections": 2,
+        "extent": Rect(0, 0, 80, 80),
+        "panel_table_path": folder / "panel.tsv",
+        "pixel_size_um": 0.5,
+        "settings": MoleculeSettings(columns=columns, **(settings or {})),
+    }
+    return bin_expression(**(arguments | changes))
+
+
+def histogram(frame, *, section, pixel_size, panel, shape):
+    dense = np.zeros((*shape, len(panel)), int)
+    frame = frame[(frame.z == section) & frame.gene.isin(panel)]
+    bins = [(frame[axis] / pixel_size // BIN).astype(int) for axis in ("y", "x")]
+    np.add.at(dense, (*bins, [panel.index(gene) for gene in frame.gene]), 1)
+    return dense
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.csv.gz", "m.parquet"])
+def test_every_format_gives_the_same_histogram(tmp_path, name):
+    frame = table()
+    summary = run(save(frame, tmp_path / name), tmp_path)
+    raster = Raster.open(tmp_path / "raster.zarr")
+    for section in (0, 1):
+        counts = raster.counts(sections=[section], rect=Rect(0, 0, 80, 80))[:, :, 0]
+        expected = histogram(frame, section=section, pixel_size=0.5, panel=PANEL, shape=(5, 5))
+        np.testing.assert_array_equal(counts, expected)
+    assert summary["molecules_in_raster"] == (frame.gene != "Blank-1").sum()
+    assert summary["molecules_of_other_genes"] == (frame.gene == "Blank-1").sum()
+    assert (summary["panel_genes"], summary["panel_genes_matched"]) == (3, 3)
+
+
+def test_a_real_field_keeps_every_molecule_of_the_panel(tmp_path):
+    if not REAL.exists():
+        pytest.skip("the MERSCOPE sample is not beside the repository")
+    frame = pd.read_parquet(REAL).rename(columns={"x_um": "x", "y_um": "y"})
+    frame = frame.astype({"x": float, "y": float})
+    panel = sorted(frame.gene.unique())
+    columns = MoleculeColumns(x="x_um", y="y_um", section="z")
+    run(REAL, tmp_path, columns=columns, panel=panel, extent=None, pixel_size_um=0.43)
+    raster = Raster.open(tmp_path / "raster.zarr")
+    for section in (0, 1):
+        counts = raster.counts(sections=[section], rect=raster.extent)[:, :, 0]
+        expected = histogram(
+            frame, section=section, pixel_size=0.43, panel=panel, shape=counts.shape[:2]
+        )
+        np.testing.assert_array_equal(counts, expected)
+    listed = pd.read_csv(tmp_path / "panel.tsv", sep="\t").set_index("panel_gene").molecules
+    assert listed.to_dict() == frame.gene.astype(str).value_counts().to_dict()
+
+
+def test_batches_do_not_matter(tmp_path, monkeypatch):
+    source = save(table(), tmp_path / "m.parquet")
+    totals = []
+    for rows in (7, 1000):
+        monkeypatch.setattr("teramind.expression.molecules._BATCH_ROWS", rows)
+        (tmp_path / str(rows)).mkdir()
+        run(source, tmp_path / str(rows))
+        raster = Raster.open(tmp_path / str(rows) / "raster.zarr")
+        totals.append(raster.counts(sections=[0, 1], rect=raster.extent))
+    np.testing.assert_array_equal(*totals)
+
+
+def test_origin_moves_pixel_zero(tmp_path):
+    frame = pd.DataFrame({"gene": "Th", "x": [100.0, 107.99], "y": [-50.0, -50.0], "z": 0})
+    source = save(frame, tmp_path / "m.parquet")
+    run(source, tmp_path, sections=1, settings={"origin": (-50.0, 100.0)}, minimum_overlap=0)
+    raster = Raster.open(tmp_path / "raster.zarr")
+    assert raster.totals(section=0, rect=Rect(0, 0, 16, 16)).tolist() == [[2]]
+
+
+def test_pixel_units_need_no_pixel_size(tmp_path):
+    frame = pd.DataFrame({"gene": "Th", "x": [15, 16], "y": [0, 79], "z": 0})
+    source = save(frame, tmp_path / "m.csv")
+    columns = MoleculeColumns(section="z", units="pixel")
+    run(source, tmp_path, columns=columns, sections=1, pixel_size_um=None, minimum_overlap=0)
+    total = Raster.open(tmp_path / "raster.zarr").totals(section=0, rect=Rect(0, 0, 80, 80))
+    assert np.argwhere(total).tolist() == [[0, 0], [4, 1]]
+
+
+def test_section_values_order_the_sections(tmp_path):
+    frame = table().assign(z=lambda f: f.z.map({0: "1.5", 1: "0.0"}))
+    summary = run(save(frame, tmp_path / "m.csv"), tmp_path, settings={"section_values": [0, 1.5]})
+    kept = frame[frame.gene != "Blank-1"].z
+    assert summary["molecules_per_section"] == [(kept == "0.0").sum(), (kept == "1.5").sum()]
+
+
+def test_several_names_of_one_gene_add_up(tmp_path):
+    frame = table()
+    summary = run(save(frame, tmp_path / "m.csv"), tmp_path, synonyms={"Blank-1": "Th"})
+    assert summary["molecules_in_raster"] == len(frame)
+    listed = pd.read_csv(tmp_path / "panel.tsv", sep="\t").set_index("panel_gene")
+    assert listed.status["Th"] == "summed"
+    assert listed.molecules["Th"] == frame.gene.isin(["Th", "Blank-1"]).sum()
+
+
+@pytest.mark.parametrize("preset", ["merscope", "xenium"])
+def test_presets_read_the_columns_of_their_format(tmp_path, preset):
+    headers = {
+        "merscope": ",barcode_id,global_x,global_y,global_z,x,y,fov,gene,transcript_id\n"
+        "0,17,8.0,4.0,1.0,1500,1500,0,Th,ENSMUST1\n",
+        "xenium": "transcript_id,cell_id,overlaps_nucleus,feature_name,x_location,y_location,"
+        "z_location,qv\n1,a,0,Th,8.0,4.0,13.7,40\n",
+    }
+    (tmp_path / "m.csv").write_text(headers[preset])
+    run(tmp_path / "m.csv", tmp_path, columns=PRESETS[preset], minimum_overlap=0)
+    dense = Raster.open(tmp_path / "raster.zarr").counts(sections=[0, 1], rect=Rect(0, 0, 80, 80))
+    section = 1 if preset == "merscope" else 0
+    assert np.argwhere(dense).tolist() == [[0, 1, section, PANEL.index("Th")]]
+
+
+def test_parquet_genes_may_be_bytes(tmp_path):
+    frame = table().assign(gene=lambda f: f.gene.str.encode("utf-8"))
+    run(save(frame, tmp_path / "m.parquet"), tmp_path, minimum_overlap=1)
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "header.csv").write_text("gene,x,y,z\n")
+    (tmp_path / "m.txt").write_text("gene,x,y,z\n")
+    (tmp_path / "m.parquet").write_bytes(b"no parquet")
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(table().to_csv().encode())[:-400])
+    faults = {"absent.csv": "no such file", "empty.csv": "is empty", "header.csv": "no rows"}
+    faults |= {"m.txt": "must end in", "m.parquet": "cannot be read", "m.csv.gz": "cannot be read"}
+    for name, message in faults.items():
+        with pytest.raises(UserError, match=f"{name}.*{message}"):
+            run(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_missing_columns_are_named_beside_those_present(tmp_path, name):
+    with pytest.raises(UserError, match=r"missing: global_x; present: gene, x, y, z"):
+        run(save(table(), tmp_path / name), tmp_path, columns=MoleculeColumns(x="global_x"))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_coordinates_that_are_not_finite_are_counted_and_located(tmp_path, name):
+    frame = table()
+    frame.loc[[5, 9], "x"] = np.nan
+    frame.loc[7, "y"] = np.inf
+    with pytest.raises(UserError, match=r"columns x and y: 3 of 400 rows.*first is row 6"):
+        run(save(frame, tmp_path / name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("m.csv", "CSV y: row #4.*five"), ("m.parquet", "column y")]
+)
+def test_coordinates_that_are_no_numbers_are_named(tmp_path, name, message):
+    frame = table().astype({"y": object})
+    frame["y"] = frame.y.astype(str)
+    frame.loc[2, "y"] = "five"
+    with pytest.raises(UserError, match=f"(?i){message}"):
+        run(save(frame, tmp_path / name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"section_values": [0, 2]}, "column z: values without a section: '1'.*'0', '2'"),
+        ({"section_values": [0, 1, 7]}, "3 different section_values for 2 sections"),
+        ({"section_values": [1, 1]}, "1 different section_values for 2 sections"),
+    ],
+)
+def test_section_values_that_do_not_fit_are_named(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        run(save(table(), tmp_path / "m.csv"), tmp_path, settings=settings)
+
+
+def test_a_section_value_without_rows_is_named(tmp_path):
+    frame = table().query("z == 0")
+    with pytest.raises(UserError, match="no row has the section_values '1'; values found: '0'"):
+        run(save(frame, tmp_path / "m.csv"), tmp_path, settings={"section_values": [0, 1]})
+
+
+def test_one_percent_outside_is_borne_and_counted(tmp_path):
+    frame = pd.DataFrame({"gene": "Th", "x": [1.0] * 99 + [500.0], "y": 1.0, "z": 0})
+    summary = run(save(frame, tmp_path / "m.csv"), tmp_path, minimum_overlap=0)
+    assert (summary["molecules_in_raster"], summary["molecules_outside"]) == (99, 1)
+
+
+def test_more_outside_is_an_error_with_both_extents_unless_cut_on_purpose(tmp_path):
+    source = save(table(), tmp_path / "m.csv")
+    extent = Rect(160, 16, 32, 48)
+    with pytest.raises(
+        UserError, match=r"y 160\.\.191, x 16\.\.63 pixels; the data covers y 0\.\.79"
+    ):
+        run(source, tmp_path, extent=extent)
+    assert list(tmp_path.iterdir()) == [source]
+    summary = run(source, tmp_path, extent=extent, outside="skip")
+    assert summary["molecules_outside"] == summary["molecules"] > 0
+
+
+def test_too_few_panel_genes_leave_nothing_written(tmp_path):
+    source = save(table(), tmp_path / "m.csv")
+    with pytest.raises(UserError, match="1 of 3 panel genes"):
+        run(source, tmp_path, panel=("Th", "Aqp4", "Cldn5"))
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_um_coordinates_need_a_pixel_size(tmp_path):
+    source = save(table(), tmp_path / "m.csv")
+    with pytest.raises(UserError, match="pixel_size_um"):
+        MoleculeTable(source, settings=MoleculeSettings(), pixel_size_um=None)
+
+
+def test_an_unknown_kind_and_settings_of_another_kind_are_refused(tmp_path):
+    source = save(table(), tmp_path / "m.csv")
+    with pytest.raises(UserError, match=r"'spots'.*molecules, cells, tiles expected"):
+        run(source, tmp_path, kind="spots")
+    with pytest.raises(TypeError, match="MoleculeSettings given for cells"):
+        run(source, tmp_path, kind="cells")
