@@ -56,7 +56,7 @@ class TrainingWindows:
         seed: of places, turns, timesteps and noise.
 
     Raises:
-        UserError: when no window fits.
+        UserError: when images, raster and network do not fit each other, or no window fits.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class TrainingWindows:
     ) -> None:
         self.pairs, self.spec, self.edge, self.batch, self.seed = pairs, spec, edge, batch, seed
         self.windows = Windows(sections=spec.sections, planes=int(pairs.images.shape[1]))
+        self._check_pairs()
         self.places = self._places(holdout)
         if not len(self.places):
             raise UserError(
@@ -82,6 +83,16 @@ class TrainingWindows:
     def size(self) -> int:
         """Edge of one window in pixels."""
         return self.edge * self.spec.patch
+
+    def _check_pairs(self) -> None:
+        images, raster, spec = self.pairs.images, self.pairs.raster, self.spec
+        for what, found, wanted in (
+            ("stains in the images", images.shape[0], len(spec.stains)),
+            ("sections in the images", images.shape[1], raster.sections),
+            ("genes in the raster", len(raster.panel), spec.genes),
+        ):
+            if found != wanted:
+                raise UserError(f"training: {found} {what}, should be {wanted}")
 
     def _places(self, holdout: Rect | None) -> np.ndarray:
         """Top-left corners (n, 2) on the bin grid: the shifted patches lie inside the images."""

@@ -88,6 +88,10 @@ class Generator:
         rows = (y >= outer.y) & (y < outer.bottom)
         return rows[:, None] & ((x >= outer.x) & (x < outer.right))
 
+    def work(self, slab: Slab, phase: int) -> int:
+        """Patches that `run_phase` will take one step on, over all its steps."""
+        return sum(int(mask.sum()) for mask in self._masks(slab, phase))
+
     def initial(self, window: int) -> ReadState:
         """The state before the first step, as a function of the rectangle."""
         sections = self.layout.windows.images(window)
@@ -111,14 +115,19 @@ class Generator:
         """
         steps, p = self.layout.phase_steps(phase), self.layout.patch
         core, grow = self.layout.core(slab, phase), len(steps) - 1
-        frame = core.grown(grow * p)
-        target = np.pad(self.needed(slab.window, core, self.layout.reach(phase)), grow)
-        inside = self._patches_inside(frame, self.layout.bounds)
-        plane = PhasePlane.read(self, frame, slab.window, read)
-        for step in steps:
-            mask = dilate(target, steps.stop - 1 - step) & inside
+        plane = PhasePlane.read(self, core.grown(grow * p), slab.window, read)
+        for step, mask in zip(steps, self._masks(slab, phase), strict=True):
             plane.denoise(mask, self.schedule[step], progress)
         return plane.state_of(core)
+
+    def _masks(self, slab: Slab, phase: int) -> list[NDArray[np.bool_]]:
+        """Patches of the slab and its frame that each step of `phase` must compute."""
+        steps, core = self.layout.phase_steps(phase), self.layout.core(slab, phase)
+        grow = len(steps) - 1
+        target = np.pad(self.needed(slab.window, core, self.layout.reach(phase)), grow)
+        frame = core.grown(grow * self.layout.patch)
+        inside = self._patches_inside(frame, self.layout.bounds)
+        return [dilate(target, steps.stop - 1 - step) & inside for step in steps]
 
 
 class ReadState(Protocol):
@@ -159,6 +168,7 @@ class PhasePlane:
         state[:, *inside.within(whole)] = read(inside)
         sections = layout.windows.expression(window)
         counts = generator.expression.counts(sections=sections, rect=whole)
+        counts = counts[..., : network.spec.genes]
         device = network.stem.weight.device
         return cls(
             network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ class SourceImage:
     axes: str
     pixel_size_um: float
     channels: tuple[str, ...]
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Length of each axis."""
+        return dict(zip(self.axes, self.array.shape, strict=True))
 
 
 def resample_images(
@@ -50,11 +56,11 @@ def resample_images(
     try:
         with tifffile.TiffFile(source) as tiff:
             image = _describe(tiff, source)
-            factor = _factor(source, image.pixel_size_um, pixel_size_um)
+            factor = _factor(source, image, pixel_size_um)
             channels = _channels(source, image, stains)
             with atomic_path(target) as temporary:
                 _write(image, temporary, channels, factor)
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, struct.error, RuntimeError) as error:  # codecs raise the last
         raise UserError(f"image {source}: not a readable TIFF ({error})") from None
 
 
@@ -73,45 +79,76 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
 
 
 def _describe(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
+    if not tiff.ome_metadata:
+        raise UserError(f"image {path}: carries no OME metadata; not an OME-TIFF, or truncated")
     series = tiff.series[0]
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
-    if array.dtype != np.uint8 or not set(series.axes) <= set("CZYX") or "Y" not in series.axes:
-        raise UserError(f"image {path}: {array.dtype} with axes {series.axes}; needs uint8 of CZYX")
-    ome = tifffile.xml2dict(tiff.ome_metadata or "<OME/>").get("OME") or {}
-    image = ome.get("Image") or {}
-    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
-    if "PhysicalSizeX" not in pixels or pixels.get("PhysicalSizeXUnit", "µm") != "µm":
-        raise UserError(f"image {path}: its OME metadata must give PhysicalSizeX in um")
+    if series.dtype != np.uint8 or not {"Y", "X"} <= set(series.axes) <= set("CZYX"):
+        raise UserError(
+            f"image {path}: {series.dtype} with axes {series.axes}; needs uint8 of CZYX"
+        )
+    _check_whole(series, path)
+    image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     channel = pixels.get("Channel", [])
-    names = [c.get("Name", "") for c in (channel if isinstance(channel, list) else [channel])]
-    return SourceImage(array, series.axes, float(pixels["PhysicalSizeX"]), tuple(names))
+    names = [str(c.get("Name", "")) for c in (channel if isinstance(channel, list) else [channel])]
+    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    return SourceImage(array, series.axes, _pixel_size_um(pixels, path), tuple(names))
 
 
-def _factor(path: Path, have: float, want: float) -> int:
+def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Refuse a file that ends before its data; some codecs would fill in what is missing."""
+    for page in series.pages:
+        if page is None or _end(page) > page.parent.filehandle.size:
+            raise UserError(f"image {path}: truncated, its data reach beyond the end of the file")
+
+
+def _end(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
+    """First byte of the file after the page's data."""
+    return max(a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=True))
+
+
+def _pixel_size_um(pixels: dict[str, Any], path: Path) -> float:
+    """Edge of a pixel from the OME `Pixels` element."""
+    sizes: set[Any] = {pixels.get(f"PhysicalSize{axis}") for axis in "YX"}
+    units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"}
+    if len(sizes) != 1 or None in sizes or units != {"µm"}:
+        raise UserError(
+            f"image {path}: its OME metadata must give PhysicalSizeX and PhysicalSizeY, equal and "
+            "in um"
+        )
+    return float(sizes.pop())
+
+
+def _factor(path: Path, image: SourceImage, want: float) -> int:
+    """Pixels of the image along one pixel of `want` um."""
+    have = image.pixel_size_um
     factor = max(round(want / have), 1)
     if abs(factor * have / want - 1) > 0.01:
         raise UserError(
             f"image {path}: pixels of {have} um do not average to {want} um; "
             f"the nearest pixel size that fits is {factor * have:.5g} um"
         )
+    if factor > min(image.size["Y"], image.size["X"]):
+        raise UserError(f"image {path}: smaller than one pixel of {want} um")
     return factor
 
 
 def _channels(path: Path, image: SourceImage, stains: Sequence[str]) -> list[int]:
     """Index of each stain's channel."""
-    count = image.array.shape[image.axes.index("C")] if "C" in image.axes else 1
+    count = image.size.get("C", 1)
     if not any(image.channels) and count == len(stains):
         return list(range(count))
     missing = [s for s in stains if s not in image.channels]
     if missing:
         raise UserError(
-            f"image {path}: no channel named {missing[0]}; it has {', '.join(image.channels)}"
+            f"image {path}: no channel named {missing[0]}; its {count} channels are named "
+            f"{list(image.channels)}"
         )
     return [image.channels.index(s) for s in stains]
 
 
 def _write(image: SourceImage, target: Path, channels: Sequence[int], factor: int) -> None:
-    size = dict(zip(image.axes, image.array.shape, strict=True))
+    size = image.size
     height, width = size["Y"] // factor, size["X"] // factor
     out = zarr.create_array(
         target,

@@ -7,6 +7,7 @@ sees the same sequence.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import sys
 import time
@@ -72,8 +73,7 @@ class Trainer:
         self.settings, self.windows, self.folder = settings, windows, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
-        network = Network(spec).to(self.device)
-        self.network = network.to(memory_format=torch.channels_last_3d)
+        self.network = Network(spec).to(self.device)
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
@@ -119,17 +119,22 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.weights,
             "optimiser": self.optimiser.state_dict(),
-            "random": torch.get_rng_state(),
         }
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
 
     def _resume(self) -> None:
         try:
-            state: dict[str, Any] = torch.load(self.state_path, weights_only=True)
+            state: dict[str, Any] = torch.load(
+                self.state_path, map_location=self.device, weights_only=True
+            )
+            spec = state["spec"]
         except Exception as error:  # torch raises many kinds on broken files
-            raise UserError(f"training state {self.state_path}: not readable ({error})") from None
-        if state["spec"] != self.network.spec.to_dict():
+            line = str(error).partition("\n")[0]
+            raise UserError(
+                f"training state {self.state_path}: not readable ({line}); remove it to start anew"
+            ) from None
+        if spec != self.network.spec.to_dict():
             raise UserError(
                 f"training state {self.state_path}: belongs to another network; "
                 "train into another folder or remove it"
@@ -137,11 +142,11 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.weights = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
         self.step, self.skipped = state["step"], state["skipped"]
         self.losses = [tuple(row) for row in state["losses"]]
 
     def _train_step(self, batch: Batch) -> None:
+        torch.manual_seed((self.settings.seed << 32) + self.step)  # of the dropout
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * rate_at(self.step, self.settings)
         loss = self._loss(batch)
@@ -228,9 +233,29 @@ def train(
     checkpoint: Path,
     loss_table: Path,
     loss_picture: Path,
+    record: dict[str, Any],
+    licence: str | None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Train (or go on training) and write the checkpoint, the loss table and its picture."""
+    """Train (or go on training) and write the checkpoint, the loss table and its picture.
+
+    Args:
+        spec: what to train.
+        windows: batch of each step.
+        settings: how.
+        folder: where the resumable state lives.
+        checkpoint: safetensors to write.
+        loss_table: CSV to write.
+        loss_picture: PNG to write.
+        record: how the weights were made, JSON-ready; the checkpoint's `spec.training`.
+        licence: of the weights; the checkpoint's `spec.licence`.
+        dtype: how the weights are stored.
+
+    Raises:
+        UserError: when the folder holds the state of another network, or training diverges.
+    """
     trainer = Trainer(spec, windows, settings, folder)
     network = trainer.run()
     write_losses(trainer.losses, loss_table, loss_picture)
-    save_network(network, checkpoint)
+    network.spec = dataclasses.replace(spec, training=record, licence=licence)
+    save_network(network, checkpoint, dtype=dtype)

@@ -37,7 +37,7 @@ _CACHE_BYTES = 64 << 20
 _LOST = int(np.iinfo(np.uint16).max)
 _ATTRIBUTES = (
     *("version", "panel", "pixel_size_um", "section_spacing_um", "sections", "extent"),
-    *("sources", "molecules_per_section"),
+    *("sources", "molecules_per_section", "bounds"),
 )
 
 Integers = NDArray[np.integer]
@@ -84,8 +84,11 @@ class RasterWriter:
         pixel_size_um: float | None = None,
         section_spacing_um: float | None = None,
         sources: Sequence[Path] = (),
+        bounds: Rect | None = None,
     ) -> None:
         """Prepare a raster of `sections` sections; `extent` is rounded outwards to bins.
+
+        `bounds` is the part of the plane that images are generated on, None the whole extent.
 
         Raises UserError if `path` exists, or the extent, panel or number of sections is empty.
         """
@@ -107,6 +110,7 @@ class RasterWriter:
             "pixel_size_um": pixel_size_um,
             "section_spacing_um": section_spacing_um,
             "sources": [_describe(source) for source in sources],
+            "bounds": list(bounds or self.extent),
         }
 
     def __enter__(self) -> Self:
@@ -313,6 +317,11 @@ class Raster:
     def extent(self) -> Rect:
         """The part of the plane that the raster covers, on bin edges."""
         return Rect(*(int(value) for value in self._attributes["extent"]))
+
+    @property
+    def bounds(self) -> Rect:
+        """The part of the plane that images are generated on; expression may reach beyond it."""
+        return Rect(*(int(value) for value in self._attributes["bounds"]))
 
     @property
     def sources(self) -> list[dict[str, Any]]:

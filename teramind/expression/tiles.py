@@ -24,6 +24,7 @@ from teramind.geometry import Rect
 
 TILE = 256
 FRAME = 128
+PUBLISHED_GENES = 500
 _SPAN = TILE + 2 * FRAME
 _NAME = re.compile(r"_".join([r"(-?\d+)"] * 8) + r"\.npz")
 
@@ -64,12 +65,16 @@ class TileFolder:
         self.molecules: Counter[str] = Counter(dict.fromkeys(self.panel, 0))
 
     @property
+    def bounds(self) -> Rect:
+        """The smallest rectangle that holds all tiles without their frames, in pixels."""
+        rows, columns = zip(*self.tiles, strict=True)
+        top, left = min(rows) * TILE, min(columns) * TILE
+        return Rect(top, left, (max(rows) + 1) * TILE - top, (max(columns) + 1) * TILE - left)
+
+    @property
     def extent(self) -> Rect:
         """The smallest rectangle that holds all frames, in pixels."""
-        rows, columns = zip(*self.tiles, strict=True)
-        top, left = min(rows) * TILE - FRAME, min(columns) * TILE - FRAME
-        bottom, right = (max(rows) + 1) * TILE + FRAME, (max(columns) + 1) * TILE + FRAME
-        return Rect(top, left, bottom - top, right - left)
+        return self.bounds.grown(FRAME)
 
     def read(self, index: Mapping[str, int]) -> Iterator[Molecules]:
         """Yield the molecules of the panel genes in `index`, tile by tile."""
@@ -106,13 +111,14 @@ def import_tiles(
 ) -> dict[str, Any]:
     """Turn a folder of published tiles into a raster whose extent is the union of the frames.
 
-    The last axis is sections * genes: give one of the two, or a panel (genes = its length); a panel
-    shorter than `genes` names the first ones. Without a panel genes are named gene_0 and so on.
+    The last axis is sections * genes: give one of the two, or a panel (genes = its length), else
+    there are 500 genes as published. A panel shorter than `genes` names the first ones; without one
+    genes are named gene_0 and so on.
     Returns sections, genes, tiles, molecules and extent. Raises UserError for faulty tiles.
     """
     path = Path(folder)
     axis = _last_axis(next(iter(_find_tiles(path).values())))
-    genes = genes or (axis // sections if sections else len(panel or ()))
+    genes = genes or (axis // sections if sections else len(panel or ()) or PUBLISHED_GENES)
     sections = sections or (axis // genes if genes else 0)
     if not genes or sections * genes != axis:
         raise UserError(
@@ -129,6 +135,7 @@ def import_tiles(
         pixel_size_um=pixel_size_um,
         section_spacing_um=section_spacing_um,
         sources=[path],
+        bounds=tiles.bounds,
     )
     with writer:
         for chunk in tiles.read({name: place for place, name in enumerate(names)}):

@@ -6,6 +6,7 @@ safetensors. Every size is inferred from the weights and checked against what el
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,10 +23,9 @@ from teramind.errors import UserError
 from teramind.files import atomic_path
 from teramind.geometry import BIN
 from teramind.network.published import published_modules
-from teramind.network.spec import SECTION_KERNELS, NetworkSpec
+from teramind.network.spec import METADATA_KEY, SECTION_KERNELS, NetworkSpec, read_spec
 from teramind.network.unet import Network
 
-METADATA_KEY = "teramind"
 _FOLDER = re.compile(
     r"(?P<mouse>\w+?)_(?P<patch>\d+)_(?P<genes>\d+)_(?P<stain>\w+)_(?P<sections>\d+)_ours"
 )
@@ -57,40 +57,31 @@ def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
     else:
         spec = own
     if panel and not spec.panel:
-        spec = NetworkSpec(**{**spec.__dict__, "panel": tuple(panel[: spec.genes])})
+        spec = dataclasses.replace(spec, panel=tuple(panel[: spec.genes]))
     return _fill(spec, tensors, file)
 
 
-def save_network(network: Network, path: str | Path) -> None:
-    """Write weights (float32) and `network.spec` as one safetensors file, atomically."""
-    tensors = {k: v.detach().float().contiguous().cpu() for k, v in network.state_dict().items()}
-    with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(network.spec.to_dict())})
+def save_network(network: Network, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write weights and `network.spec` as one safetensors file, atomically.
 
-
-def read_spec(path: str | Path) -> NetworkSpec | None:
-    """The spec in a safetensors header, without reading weights; None when it carries none.
+    Args:
+        network: what to write.
+        path: the file to make or replace.
+        dtype: how weights are stored; float16 halves the file. Loading gives float32 again.
 
     Raises:
-        UserError: when the file is no safetensors or its record is not ours.
+        UserError: when a weight is not finite in `dtype`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get(METADATA_KEY)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"checkpoint {path}: truncated or not a safetensors file ({error})"
-        ) from None
-    if record is None:
-        return None
-    try:
-        return NetworkSpec.from_dict(json.loads(record))
-    except UserError:
-        raise
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"checkpoint {path}: its teramind record is not readable ({error})"
-        ) from None
+    tensors = {
+        key: value.detach().to("cpu", dtype).contiguous()
+        for key, value in network.state_dict().items()
+    }
+    lost = next((key for key, value in tensors.items() if not value.isfinite().all()), None)
+    if lost is not None:
+        kind = str(dtype).removeprefix("torch.")
+        raise UserError(f"checkpoint {path}: {lost} holds values that {kind} cannot store")
+    with atomic_path(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(network.spec.to_dict())})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -110,7 +101,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {path}: truncated or not a checkpoint ({line})") from None
     tensors = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    ):
         raise UserError(f"checkpoint {path}: holds no `state_dict` of tensors")
     return {
         key.removeprefix("model."): value
@@ -166,7 +159,7 @@ def _infer_spec(path: Path, tensors: dict[str, Tensor]) -> NetworkSpec:
 
 def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
     """Compare with `{mouse}_{P}_{G}_{stain}_{S}_ours`; take the single stain's name from it."""
-    match = _FOLDER.fullmatch(path.parent.name)
+    match = _FOLDER.fullmatch(path.absolute().parent.name)
     if not match:
         return spec
     stains = _STAINS.get(match["stain"], (match["stain"],))
@@ -182,7 +175,7 @@ def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
         raise UserError(
             f"checkpoint {path}: folder name contradicts the weights: {'; '.join(parts)}"
         )
-    return NetworkSpec(**{**spec.__dict__, "stains": stains})
+    return dataclasses.replace(spec, stains=stains)
 
 
 def _fill(spec: NetworkSpec, tensors: dict[str, Tensor], path: Path) -> Network:
@@ -206,6 +199,8 @@ def _fill(spec: NetworkSpec, tensors: dict[str, Tensor], path: Path) -> Network:
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(f"checkpoint {path}: {problems[0]}{more}")
-    network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
-    # Channels-last convolutions are about a quarter faster on a CPU.
-    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last_3d)
+    # Copies, because views into the file are not aligned in memory and so round otherwise.
+    network.load_state_dict(
+        {k: v.to(torch.float32, copy=True) for k, v in tensors.items()}, assign=True
+    )
+    return network.requires_grad_(False).eval()

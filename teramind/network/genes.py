@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network.blocks import ChannelNorm, conv, upsample
+from teramind.network.blocks import ChannelNorm, SectionConv, upsample
 from teramind.network.spec import SECTION_KERNELS, NetworkSpec
 
 
@@ -35,11 +35,11 @@ class GeneAttention(nn.Module):
         return torch.softmax(q @ q.transpose(1, 2) / tokens.shape[-1], dim=-1)
 
     def forward(self, counts: Tensor) -> Tensor:
-        """(n, G, S, bins, bins) -> (n, G, Z, bins, bins)."""
+        """(n, G, S, bins, bins) -> (n, Z, G, bins, bins)."""
         tokens = counts.flatten(2)
         mixed = self.project(self.matrix(tokens) @ self.value(tokens))
         hidden = F.gelu(self.mlp_in(self.norm_mlp(mixed)), approximate="tanh")
-        return self.reduce(self.mlp_out(hidden).view(counts.shape))
+        return self.reduce(self.mlp_out(hidden).view(counts.shape)).transpose(1, 2).contiguous()
 
 
 class GeneBranch(nn.Module):
@@ -50,11 +50,12 @@ class GeneBranch(nn.Module):
         self.attention = GeneAttention(spec)
         fine_to_coarse = spec.gene_widths
         self.widen = nn.ModuleList(
-            conv(fine_to_coarse[level + 1], fine_to_coarse[level], 1, 3) for level in (2, 1, 0)
+            SectionConv(fine_to_coarse[level + 1], fine_to_coarse[level], depth=1, edge=3)
+            for level in (2, 1, 0)
         )
 
     def forward(self, counts: Tensor) -> list[Tensor]:
-        """(n, bins, bins, S, G) counts -> features of levels 0..3, each (n, c_l, Z, P_l, P_l)."""
+        """(n, bins, bins, S, G) counts -> features of levels 0..3, each (n, Z, c_l, P_l, P_l)."""
         features = [upsample(self.attention(counts.permute(0, 4, 3, 1, 2)))]
         for layer in self.widen:
             features.append(upsample(layer(F.silu(features[-1]))))

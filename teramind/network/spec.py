@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from teramind.errors import UserError
 from teramind.geometry import BIN
@@ -17,6 +23,13 @@ ATTENTION_EDGE = 16
 
 SECTION_KERNELS = {1: 1, 4: 3, 8: 5, 16: 9}
 """Expression sections of a window -> depth of the convolution that reduces them to images."""
+
+
+METADATA_KEY = "teramind"
+"""Where a safetensors header keeps the spec."""
+
+LARGEST = 1 << 16
+"""Bound of every size, so that a nonsensical checkpoint is refused before any arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +63,15 @@ class NetworkSpec:
     licence: str | None = None
 
     def __post_init__(self) -> None:
-        if self.patch < 32 or self.patch % 32:
+        if not 32 <= self.patch <= LARGEST or self.patch % 32:
             raise UserError(f"patch edge {self.patch}: must be 32, 64 or another multiple of 32")
         if self.sections not in SECTION_KERNELS:
             raise UserError(f"window of {self.sections} sections: must be 1, 4, 8 or 16")
-        if not self.stains or min(self.genes, self.base, self.embed) < 1 or self.base % 2:
+        sizes = (len(self.stains), self.genes, self.base, self.embed)
+        if min(sizes) < 1 or max(sizes) > LARGEST or self.base % 2:
             raise UserError(
                 f"network of {len(self.stains)} stains, {self.genes} genes, base {self.base}, "
-                f"time width {self.embed}: all must be positive and base even"
+                f"time width {self.embed}: all must lie between 1 and {LARGEST} and base be even"
             )
         if self.panel and len(self.panel) != self.genes:
             raise UserError(f"panel of {len(self.panel)} genes for a network of {self.genes}")
@@ -107,5 +121,52 @@ class NetworkSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkSpec:
-        """Build from `to_dict`'s form. Raises TypeError or UserError on foreign content."""
+        """Build from `to_dict`'s form. Raises UserError on foreign content."""
+        kinds = {f.name: _KINDS[f.type] for f in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(kinds):
+            raise UserError(f"network record: must hold exactly {', '.join(kinds)}")
+        for name, kind in kinds.items():
+            if not kind(values[name]):
+                raise UserError(f"network record: {name} is {values[name]!r}")
         return cls(**values | {"stains": tuple(values["stains"]), "panel": tuple(values["panel"])})
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def _is_length(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
+
+
+_KINDS: dict[Any, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int,
+    "tuple[str, ...]": _are_names,
+    "float | None": _is_length,
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "str | None": lambda value: value is None or isinstance(value, str),
+}
+"""A field's type, as written above -> whether a value read from a file is of it."""
+
+
+def read_spec(path: str | Path) -> NetworkSpec | None:
+    """The spec in a safetensors header, without reading weights; None when it carries none.
+
+    Raises:
+        UserError: when the file is no safetensors or its record is not ours.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            record = (file.metadata() or {}).get(METADATA_KEY)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"checkpoint {path}: truncated or not a safetensors file ({error})"
+        ) from None
+    if record is None:
+        return None
+    try:
+        return NetworkSpec.from_dict(json.loads(record))
+    except ValueError as error:  # a UserError is one as well
+        raise UserError(
+            f"checkpoint {path}: its teramind record is not readable ({error})"
+        ) from None

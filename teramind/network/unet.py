@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network.blocks import ChannelNorm, ImageAttention, ResidualBlock, conv
+from teramind.network.blocks import ChannelNorm, ImageAttention, ResidualBlock, SectionConv
 from teramind.network.genes import GeneBranch
 from teramind.network.spec import NetworkSpec
 
@@ -18,7 +18,7 @@ LEVELS = 4
 
 
 class Encoded(NamedTuple):
-    """Everything the decoder reads of n patches, each tensor (n, c, z, y, x).
+    """Everything the decoder reads of n patches, each tensor (n, z, c, y, x).
 
     `skips[l]` holds the three skip maps of level l, oldest first; `genes[l]` its gene features.
     """
@@ -30,7 +30,9 @@ class Encoded(NamedTuple):
 
 def combine(function: Callable[..., Tensor], *encoded: Encoded) -> Encoded:
     """Apply `function(tensor, ...) -> tensor` to every map that the arguments share."""
-    columns = [(e.middle, *(skip for level in e.skips for skip in level), *e.genes) for e in encoded]
+    columns = [
+        (e.middle, *(skip for level in e.skips for skip in level), *e.genes) for e in encoded
+    ]
     flat = iter([function(*maps) for maps in zip(*columns, strict=True)])
     first = encoded[0]
     return Encoded(
@@ -45,7 +47,7 @@ def collage(
 ) -> Tensor:
     """Shift by half a patch: build patches from the inner quarters of four aligned ones each.
 
-    All are (m, c, z, y, x).
+    All are (m, z, c, y, x).
     """
     half = top_left.shape[-1] // 2
     low, high = slice(half, None), slice(None, half)
@@ -80,7 +82,7 @@ class Conditioned(nn.Module):
 
     def forward(self, maps: list[Tensor], genes: Tensor, time: Tensor) -> Tensor:
         """Concatenate `maps` and `genes` along channels and transform."""
-        h = self.block(torch.cat([*maps, genes], 1), time)
+        h = self.block(torch.cat([*maps, genes], 2), time)
         return h if self.attention is None else self.attention(h, genes)
 
 
@@ -93,7 +95,7 @@ class Network(nn.Module):
         w, e = spec.widths, spec.embed
         self.time_in, self.time_out = nn.Linear(spec.base, e), nn.Linear(e, e)
         self.genes = GeneBranch(spec)
-        self.stem = conv(len(spec.stains), spec.base, 1, 3)
+        self.stem = SectionConv(len(spec.stains), spec.base, depth=1, edge=3)
         self.encoder = nn.ModuleList(
             nn.ModuleList(
                 Conditioned(
@@ -126,8 +128,8 @@ class Network(nn.Module):
         self.up = nn.ModuleList(
             ResidualBlock(w[level], w[level], e, resample="up") for level in range(1, LEVELS)
         )
-        self.head_norm = ChannelNorm(spec.base, axis=1)
-        self.head = conv(spec.base, len(spec.stains), 1, 3)
+        self.head_norm = ChannelNorm(spec.base, axis=2)
+        self.head = SectionConv(spec.base, len(spec.stains), depth=1, edge=3)
 
     def _skip_width(self, level: int, index: int) -> int:
         """Channels of skip `index` (0 is the one that arrives from above) of `level`."""
@@ -146,7 +148,8 @@ class Network(nn.Module):
             genes: the gene branch's features of the same patches, levels 0..3.
             time: (1 or n, E).
         """
-        h = self.stem(state.unflatten(1, (len(self.spec.stains), self.spec.images)))
+        sections = state.unflatten(1, (len(self.spec.stains), self.spec.images)).transpose(1, 2)
+        h = self.stem(sections)
         skips = []
         for level, blocks in enumerate(self.encoder):
             kept = [h]
@@ -169,7 +172,7 @@ class Network(nn.Module):
                 h = block([h, skip], encoded.genes[level], time)
             if level:
                 h = self.up[level - 1](h, time)
-        return self.head(F.silu(self.head_norm(h))).flatten(1, 2)
+        return self.head(F.silu(self.head_norm(h))).transpose(1, 2).flatten(1, 2)
 
     def forward(
         self, state: Tensor, counts: Tensor, t: Tensor, corners: Tensor, *, aligned: bool
@@ -231,7 +234,7 @@ class Network(nn.Module):
 
     def _plane(self, n: int, rows: int | None, cols: int | None) -> tuple[int, int]:
         rows = rows or (n // cols if cols else math.isqrt(n))
-        cols = cols or n // rows
+        cols = cols or n // max(rows, 1)
         if rows * cols != n or min(rows, cols) < 2:
             raise ValueError(f"{n} patches do not tile a plane of {rows} x {cols} (each >= 2)")
         return rows, cols

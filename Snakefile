@@ -1,0 +1,23 @@
+# Virtual brains from spatial gene expression. `snakemake --cores 2` runs the bundled example.
+
+
+# A config given on the command line stands alone; it is not merged into the default one.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/expression.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/generate.smk"
+include: "workflow/rules/volume.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        slides,
+        results("report.html"),
+    localrule: True

@@ -1,0 +1,60 @@
+"""From the config's `expression` section to what the readers take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from teramind.config import CellExpression, Config, MoleculeExpression, TileExpression
+from teramind.errors import UserError
+from teramind.expression.bin_expression import Settings
+from teramind.expression.cells import CellSettings
+from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings
+from teramind.expression.panel import read_panel
+from teramind.expression.tiles import TileSettings
+from teramind.network.spec import read_spec
+
+
+def reader_settings(
+    expression: MoleculeExpression | CellExpression | TileExpression,
+) -> Settings:
+    """How the reader of this kind reads the source."""
+    if isinstance(expression, TileExpression):
+        return TileSettings(genes=expression.genes)
+    if isinstance(expression, CellExpression):
+        return CellSettings(
+            spatial_key=expression.spatial_key,
+            section_key=expression.section,
+            section_values=expression.section_values,
+            layer=expression.layer,
+            radius_um=expression.radius_um,
+            units=expression.units,
+            origin=expression.origin,
+        )
+    columns = MoleculeColumns(
+        gene=expression.gene,
+        x=expression.x,
+        y=expression.y,
+        section=expression.section,
+        units=expression.units,
+    )
+    return MoleculeSettings(
+        columns=PRESETS[expression.preset] if expression.preset else columns,
+        section_values=expression.section_values,
+        origin=expression.origin,
+    )
+
+
+def panel_of(config: Config, source: str | Path) -> tuple[str, ...]:
+    """Genes to bin: the config's list, else those the checkpoint carries.
+
+    Raises:
+        UserError: when there is neither.
+    """
+    if config.expression.panel:
+        return tuple(read_panel(source))
+    spec = read_spec(source) if Path(source).suffix == ".safetensors" else None
+    if spec is None or not spec.panel:
+        raise UserError(
+            f"checkpoint {source}: carries no gene panel; name a gene list in expression.panel"
+        )
+    return spec.panel

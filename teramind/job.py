@@ -1,0 +1,49 @@
+"""What every workflow script does around its one call: log, threads, and errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from teramind.config import Config, parse_config
+from teramind.errors import UserError
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[Config]:
+    """Run a rule's script: output goes to the rule's log, mistakes end as one line.
+
+    Args:
+        snakemake: the object Snakemake gives to scripts.
+
+    Yields:
+        The validated configuration.
+    """
+    terminal = os.dup(2)
+    with open(snakemake.log[0], "w", encoding="utf-8") as log:  # noqa: PTH123 - given as text
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield parse_config(snakemake.config)
+        except (UserError, OSError) as error:
+            line = describe(error)
+            if line is None:
+                raise
+            for stream in (2, terminal):
+                os.write(stream, f"error: {line}\n".encode())
+            sys.exit(1)
+
+
+def describe(error: Exception) -> str | None:
+    """Return the line for an error that is the user's to mend; None for a defect of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    known = {errno.ENOSPC: "the disk is full", errno.EROFS: "the folder is read-only"}
+    known |= {errno.EACCES: "no permission", errno.EDQUOT: "the disk quota is used up"}
+    if isinstance(error, OSError) and error.errno in known:
+        return f"{error.filename or 'writing'}: {known[error.errno]}; nothing half-written is kept"
+    return None

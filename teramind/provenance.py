@@ -1,0 +1,56 @@
+"""What was run on what: the record beside the results."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from teramind import __version__
+from teramind.config import Config
+from teramind.files import digest, write_json
+
+_PACKAGES = ("snakemake", "torch", "numpy", "scipy", "zarr", "tifffile", "imagecodecs", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of teramind, Python and the packages that results depend on."""
+    found = {"teramind": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision(folder: Path) -> str | None:
+    """The checked-out revision of the project, with `+changes` when files differ from it."""
+    try:
+        run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def checksum(path: Path) -> str | None:
+    """Digest of a file; None for folders, whose files carry their own."""
+    return digest(path) if path.is_file() else None
+
+
+def write_provenance(config: Config, path: Path, *, project: Path) -> None:
+    """Write provenance.json: the config as resolved, versions, revision, checksums of inputs."""
+    inputs = [config.expression.source, config.network.checkpoint]
+    if config.reference:
+        inputs.append(config.reference.images)
+    record: dict[str, Any] = {
+        "identity": config.identity(),
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "revision": git_revision(project),
+        "inputs": {name: checksum(Path(name)) for name in inputs if Path(name).exists()},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+    write_json(path, record)

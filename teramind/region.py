@@ -1,0 +1,127 @@
+"""A region in memory in one call, for notebooks; cluster work goes through the workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress as Bar
+
+from teramind.diffusion import sampling_steps, to_grey
+from teramind.errors import UserError
+from teramind.expression.raster import Raster
+from teramind.generate import Generator, Progress
+from teramind.geometry import Layout, Rect, Windows
+from teramind.network import Network, NetworkSpec
+from teramind.noise import Noise, PhiloxNoise, PublishedNoise
+
+
+def generate_region(
+    network: Network,
+    raster: str | Path,
+    *,
+    region: tuple[int, int, int, int] | None = None,
+    bounds: Literal["volume", "region"] = "volume",
+    steps: int = 15,
+    seed: int = 0,
+    noise: Literal["philox", "published"] = "philox",
+    raw: bool = False,
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Generate a region of the plane, all sections, in memory.
+
+    Args:
+        network: from `load_network`.
+        raster: path of an expression raster.
+        region: (y, x, height, width) in pixels of the plane; None for the raster's whole extent.
+        bounds: where the state stops being generated and is the constant -1: at the edges of the
+            raster's "volume", or at those of the "region", as the published ROI script does.
+        steps: sampling steps.
+        seed: of the noise; not used with published noise.
+        noise: "philox", or "published" to repeat published volumes.
+        raw: return the state instead of grey levels.
+
+    Returns:
+        (c, z, y, x) uint8 grey levels with background 0, or with `raw` float32 in [-1, 1] with
+        background -1.
+
+    Raises:
+        UserError: when raster, region or steps do not fit the network.
+    """
+    expression = Raster.open(raster)
+    check_panel(network.spec, expression.panel, str(raster))
+    volume = expression.bounds.rounded_out(network.spec.patch)
+    wanted = Rect(*region) if region else volume
+    if wanted.cut(volume) != wanted:
+        raise UserError(f"region {tuple(wanted)}: reaches outside the raster, {tuple(volume)}")
+    around = wanted.rounded_out(network.spec.patch)
+    if bounds == "region" and around != wanted:
+        raise UserError(
+            f"region {tuple(wanted)}: as bounds its edges must be multiples of the patch edge "
+            f"{network.spec.patch}"
+        )
+    windows = Windows(sections=network.spec.sections, planes=expression.sections)
+    layout = Layout(
+        bounds=around if bounds == "region" else volume,
+        region=around,
+        patch=network.spec.patch,
+        slab=max(around.height, around.width),
+        windows=windows,
+        steps=steps,
+        phases=1,
+    )
+    generator = Generator(
+        network=network,
+        expression=expression,
+        noise=make_noise(noise, seed=seed, spec=network.spec, windows=windows),
+        layout=layout,
+        schedule=sampling_steps(steps),
+    )
+    state = _all_windows(generator)[:, :, *wanted.within(around)]
+    return state if raw else to_grey(state)
+
+
+def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:
+    """Refuse expression whose first genes are not those that the network reads."""
+    if len(panel) < spec.genes:
+        raise UserError(f"raster {where}: {len(panel)} genes, the network reads {spec.genes}")
+    for i, (read, held) in enumerate(zip(spec.panel, panel, strict=False)):
+        if read != held:
+            raise UserError(
+                f"raster {where}: gene {i} is {held}, the network reads {read} there; bin the "
+                "expression with the checkpoint's panel"
+            )
+
+
+def make_noise(
+    kind: Literal["philox", "published"], *, seed: int, spec: NetworkSpec, windows: Windows
+) -> Noise:
+    """The initial noise by its name in the config."""
+    stains = len(spec.stains)
+    if kind == "published":
+        return PublishedNoise(sections=windows.generated, stains=stains, first=windows.first)
+    return PhiloxNoise(seed=seed, stains=stains, patch=spec.patch)
+
+
+def _all_windows(generator: Generator) -> NDArray[np.float32]:
+    """State (c, z, y, x) of the whole region, background -1."""
+    layout, spec = generator.layout, generator.network.spec
+    parts = []
+    with _progress(generator) as progress:
+        for slab in layout.slabs(0):
+            state = generator.run_phase(slab, 0, generator.initial(slab.window), progress)
+            parts.append(state.reshape(len(spec.stains), spec.images, *state.shape[1:]))
+    state = np.concatenate(parts, axis=1)[:, : layout.windows.generated]
+    return np.nan_to_num(state, nan=-1.0)
+
+
+@contextmanager
+def _progress(generator: Generator) -> Iterator[Progress]:
+    """A bar over the patches of all steps and windows."""
+    total = sum(generator.work(slab, 0) for slab in generator.layout.slabs(0))
+    with Bar(transient=True) as bar:
+        task = bar.add_task("patches", total=total)
+        yield lambda patches: bar.advance(task, patches)

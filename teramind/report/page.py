@@ -1,0 +1,120 @@
+"""Gathering the run's records into one page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from teramind.config import FROM_TRAINING
+from teramind.files import atomic_path
+from teramind.geometry import Rect
+from teramind.report.facts import fact_tables, read_json, read_panel_report, verdicts
+from teramind.report.pictures import embed_file
+from teramind.report.runtime import duration, rule_times
+from teramind.report.seams import VISIBLE, read_seams
+from teramind.report.sections import section_gallery
+from teramind.volume import volume_layout
+
+_HERE = Path(__file__).parent
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    volume: Path,
+    raster: Path,
+    receipts: Sequence[Path],
+    provenance: Path,
+    panel_table: Path,
+    summary: Path,
+    benchmarks: Path | None,
+    evaluation: Path | None = None,
+    reference: Path | None = None,
+    training: Path | None = None,
+) -> None:
+    """Write one HTML page that needs no other file; the same inputs give the same bytes.
+
+    Memory: the pictures of up to 12 sections, whatever the volume's size.
+
+    Args:
+        path: page to write.
+        title: heading of the page.
+        volume: generated volume with its pyramid.
+        raster: expression raster it was generated from.
+        receipts: one JSON per slab, with its seam numbers.
+        provenance: JSON of the run; its `config` names network and seed.
+        panel_table: TSV of `bin_expression`.
+        summary: JSON of `bin_expression`.
+        benchmarks: folder of Snakemake's benchmark tables, <rule>/<job>.tsv.
+        evaluation: JSON of `evaluate`; its holdout is outlined on the real images.
+        reference: real images as `resample_images` writes them.
+        training: folder with loss.png.
+
+    Raises:
+        UserError: when volume, raster or reference are not what they should be.
+    """
+    scores = read_json(evaluation) if evaluation else None
+    record = read_json(provenance)
+    layout = volume_layout(volume)
+    page = {
+        "title": title,
+        "layout": layout,
+        "generate": record["config"]["generate"],
+        "network": Path(record["config"]["network"]["checkpoint"]).name,
+        "trained": record["config"]["network"]["checkpoint"] == FROM_TRAINING,
+        "gallery": section_gallery(volume, raster, reference=reference, holdout=_holdout(scores)),
+        "summary": read_json(summary),
+        "seams": read_seams(receipts),
+        "visible": VISIBLE,
+        "scores": scores,
+        "verdicts": verdicts(scores) if scores else [],
+        "loss": _loss(training),
+        "panel": read_panel_report(panel_table),
+        "times": rule_times(benchmarks) if benchmarks else [],
+        "facts": fact_tables(record),
+        "python_path": repr(str(volume)),
+        "shell_path": shlex.quote(str(volume)),
+        "level": layout.levels - 1,
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(_template().render(page), encoding="utf-8")
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "signed": _signed, "power": _power}
+    return environment.get_template("page.html")
+
+
+def _holdout(scores: Mapping[str, Any] | None) -> Rect | None:
+    return Rect(*scores["holdout"]) if scores and scores["holdout"] else None
+
+
+def _loss(training: Path | None) -> Any:
+    if training is None:
+        return None
+    return embed_file((training / "loss.png").read_bytes(), "Training loss against training step")
+
+
+def _signed(value: float | None) -> str:
+    """Write a correlation with a minus sign; a dash where there is none."""
+    return "\N{EN DASH}" if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _power(count: float) -> str:
+    """Write a count in the unit a reader takes in at a glance."""
+    for unit, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:,.0f}"

@@ -1,0 +1,223 @@
+"""One slab's jobs: a phase of generation, and stitching the last phase into the volume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from teramind.config import Config
+from teramind.diffusion import sampling_steps, to_grey
+from teramind.errors import UserError
+from teramind.expression.raster import Raster
+from teramind.files import digest
+from teramind.generate import Generator, Progress
+from teramind.geometry import Slab
+from teramind.network import load_network
+from teramind.region import check_panel, make_noise
+from teramind.state import SavedStates, load_state, save_state
+
+
+def run_digest(config: Config, checkpoint: Path) -> str:
+    """What a state's run depends on, as one digest: settings and weights."""
+    weights = checkpoint / "last.ckpt" if checkpoint.is_dir() else checkpoint
+    return digest((json.dumps(config.identity(), sort_keys=True) + digest(weights)).encode())
+
+
+def state_identity(slab: Slab, phase: int, run: str) -> dict[str, str]:
+    """What a state file must say it is."""
+    return {"slab": str(slab), "phase": str(phase), "run": run}
+
+
+def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generator:
+    """Load the network and open the raster for a configuration.
+
+    Raises:
+        UserError: when checkpoint, raster and configuration do not fit each other.
+    """
+    network = load_network(checkpoint)
+    spec, asked = network.spec, config.network
+    for key, found, wanted in (
+        ("patch", spec.patch, asked.patch),
+        ("sections", spec.sections, asked.sections),
+        ("stains", list(spec.stains), list(asked.stains)),
+    ):
+        if found != wanted:
+            raise UserError(f"network.{key}: {wanted}, but the checkpoint {checkpoint} has {found}")
+    if spec.pixel_size_um and abs(spec.pixel_size_um / config.plane.pixel_size_um - 1) > 0.05:
+        raise UserError(
+            f"plane.pixel_size_um: {config.plane.pixel_size_um}, but the checkpoint {checkpoint} "
+            f"was trained at {spec.pixel_size_um}"
+        )
+    expression = Raster.open(raster)
+    check_panel(spec, expression.panel, str(raster))
+    noise = make_noise(
+        config.generate.noise, seed=config.generate.seed, spec=spec, windows=config.windows
+    )
+    device = "cuda" if config.generate.gpus and torch.cuda.is_available() else "cpu"
+    return Generator(
+        network=network.to(device),
+        expression=expression,
+        noise=noise,
+        layout=config.layout(),
+        schedule=sampling_steps(config.generate.steps),
+        margin=config.generate.margin,
+    )
+
+
+def generate_slab(
+    config: Config,
+    slab: Slab,
+    phase: int,
+    *,
+    checkpoint: Path,
+    raster: Path,
+    sources: Sequence[Path],
+    output: Path,
+) -> None:
+    """Take one slab through one phase.
+
+    Args:
+        config: the configuration.
+        slab: which.
+        phase: which.
+        checkpoint: the network.
+        raster: the expression.
+        sources: state files of the phase before, of the slab and those around it; none in phase 0.
+        output: state file to write.
+    """
+    generator = make_generator(config, checkpoint=checkpoint, raster=raster)
+    run = run_digest(config, checkpoint)
+    if phase == 0:
+        read = generator.initial(slab.window)
+    else:
+        names = [Slab.parse(path.stem) for path in sources]
+        read = SavedStates(
+            [
+                load_state(path, identity=state_identity(name, phase - 1, run))
+                for path, name in zip(sources, names, strict=True)
+            ]
+        )
+    progress = log_progress(generator.work(slab, phase))
+    state = generator.run_phase(slab, phase, read, progress)
+    core = generator.layout.core(slab, phase)
+    identity = state_identity(slab, phase, run)
+    save_state(output, state, rect=core, identity=identity, dtype=config.generate.state)
+
+
+def log_progress(total: int, seconds: float = 10.0) -> Progress:
+    """Report patches done, rate and time left to standard output every few seconds."""
+    start = last = time.monotonic()
+    done = 0
+
+    def report(patches: int) -> None:
+        nonlocal done, last
+        done += patches
+        now = time.monotonic()
+        if now - last >= seconds or done == total:
+            rate, last = done / max(now - start, 1e-9), now
+            left = (total - done) / rate
+            print(f"{done}/{total} patches, {rate:.1f}/s, {left:.0f} s left", flush=True)
+
+    return report
+
+
+def stitch_slab(
+    config: Config,
+    slab: Slab,
+    *,
+    checkpoint: Path,
+    state: Path,
+    right: Path | None,
+    below: Path | None,
+    volume: Path,
+) -> dict[str, Any]:
+    """Write a slab's last state into the volume and measure its seams.
+
+    Args:
+        config: the configuration.
+        slab: which.
+        checkpoint: the network, for the identity of the states.
+        state: its state after the last phase.
+        right: the state of the slab right of it, if there is one.
+        below: the state of the slab below it, if there is one.
+        volume: the OME-Zarr volume.
+
+    Returns:
+        The receipt: slab, shards with checksums, seam numbers.
+    """
+    from teramind.volume import write_slab
+
+    layout, run = config.layout(), run_digest(config, checkpoint)
+    beside = {
+        (0, 0): state,
+        (0, 1): right,
+        (1, 0): below,
+    }
+    states = {}
+    for (dy, dx), path in beside.items():
+        if path is not None:
+            name = Slab(slab.window, slab.row + dy, slab.col + dx)
+            identity = state_identity(name, layout.phases - 1, run)
+            states[dy, dx] = load_state(path, identity=identity)
+    rect, own = states[0, 0]
+    sections = layout.windows.images(slab.window)
+    kept = [z for z in sections if z < layout.windows.first + layout.windows.generated]
+    grey = to_grey(np.nan_to_num(own, nan=-1.0))
+    voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
+    shards = write_slab(
+        volume,
+        voxels=np.ascontiguousarray(voxels[:, : len(kept)]),
+        z=sections.start - layout.windows.first,
+        y=rect.y - layout.region.y,
+        x=rect.x - layout.region.x,
+    )
+    seams = measure_seams(
+        own,
+        right=states[0, 1][1] if right else None,
+        below=states[1, 0][1] if below else None,
+        patch=layout.patch,
+    )
+    return {"slab": str(slab), "shards": shards, "seams": seams}
+
+
+def measure_seams(
+    own: NDArray[np.float32],
+    *,
+    right: NDArray[np.float32] | None,
+    below: NDArray[np.float32] | None,
+    patch: int,
+) -> dict[str, float | int | None]:
+    """Grey-level steps across the slab's right and lower border, and inside its patches.
+
+    Args:
+        own: state (stain z, y, x), NaN in background.
+        right: state of the slab to the right.
+        below: state of the slab below.
+        patch: patch edge P; the steps inside are taken a quarter of it from the borders.
+
+    Returns:
+        `border` and `inside`: mean absolute difference of the pixels on either side, in grey
+        levels, None where nothing could be measured; `pixels`: pairs measured on the border.
+    """
+    quarter = patch // 4
+    border, inside = [], []
+    for neighbour, axis in ((right, 2), (below, 1)):
+        if neighbour is not None:
+            turned, other = (np.moveaxis(a, axis, 0) for a in (own, neighbour))
+            border.append(np.abs(turned[-1] - other[0]).ravel())
+            inside.append(np.abs(turned[-quarter] - turned[-quarter - 1]).ravel())
+
+    def mean(parts: list[NDArray[np.float32]]) -> tuple[float | None, int]:
+        values = np.concatenate(parts) if parts else np.empty(0)
+        values = values[np.isfinite(values)]
+        return (round(float(values.mean()) * 127.5, 4) if len(values) else None), len(values)
+
+    (at_border, pixels), (within, _) = mean(border), mean(inside)
+    return {"border": at_border, "inside": within, "pixels": pixels}

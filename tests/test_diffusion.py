@@ -1,0 +1,185 @@
+"""The diffusion's mathematics: schedule, sampling step, grey levels and training loss."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from teramind.diffusion import (
+    TRAINING_STEPS,
+    Step,
+    add_noise,
+    alphas_cumprod,
+    ddim,
+    kept_timesteps,
+    sampling_steps,
+    to_grey,
+    to_patches,
+    window_loss,
+)
+from teramind.errors import UserError
+from teramind.network import load_network
+
+STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
+POSSIBLE = {len(kept) for kept in STRIDES.values()}
+IMPOSSIBLE = sorted(set(range(-2, 1100)) - POSSIBLE)
+
+
+def normal(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_betas_rise_evenly_from_one_to_two_hundred_ten_thousandths():
+    alphas = alphas_cumprod()
+    betas = 1 - alphas / np.concatenate([[1], alphas[:-1]])
+    assert alphas.dtype == np.float64
+    np.testing.assert_allclose(betas[[0, -1]], [1e-4, 0.02], rtol=1e-9)
+    np.testing.assert_allclose(np.diff(betas), (0.02 - 1e-4) / 999, rtol=1e-6)
+
+
+def test_fifteen_steps_are_the_published_schedule(shared):
+    chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
+    steps = sampling_steps(15)[::-1]
+    assert [step.t for step in steps] == chain["timesteps"].tolist()
+    for values, name in (
+        ([step.alpha for step in steps], "alphas_cumprod"),
+        ([step.alpha_next for step in steps], "alphas_cumprod_prev"),
+    ):
+        np.testing.assert_allclose(values, chain[name], rtol=1e-12)
+
+
+def test_a_run_goes_from_the_largest_timestep_to_the_image():
+    steps = sampling_steps(15)
+    assert [step.t for step in steps] == list(range(0, 1000, 67))[::-1]
+    assert [step.alpha for step in steps[1:]] == [step.alpha_next for step in steps[:-1]]
+    assert steps[-1].alpha_next == 1
+
+
+@given(steps=st.sampled_from(sorted(POSSIBLE)))
+@settings(max_examples=30, deadline=None)
+def test_steps_are_kept_by_the_smallest_stride_that_gives_their_number(steps):
+    assert kept_timesteps(steps) == next(k for k in STRIDES.values() if len(k) == steps)
+
+
+@given(steps=st.sampled_from(IMPOSSIBLE))
+@settings(max_examples=30, deadline=None)
+def test_a_number_without_a_stride_is_refused_naming_the_two_nearest(steps):
+    with pytest.raises(UserError) as error:
+        kept_timesteps(steps)
+    line = str(error.value)
+    named = [int(word) for word in line.rpartition(" are ")[2].split(" and ")]
+    assert "\n" not in line
+    assert set(named) <= POSSIBLE
+    assert len(set(named)) == 2
+    farthest = max(abs(n - steps) for n in named)
+    assert all(abs(n - steps) >= farthest for n in POSSIBLE - set(named))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 15, 50])
+def test_perfect_noise_leads_back_to_the_image(steps):
+    image, noise = normal(2, 8, 8, seed=1).clamp(-1, 1), normal(2, 8, 8, seed=2)
+    run = sampling_steps(steps)
+    state = run[0].alpha ** 0.5 * image + (1 - run[0].alpha) ** 0.5 * noise
+    for step in run:
+        state = ddim(state, noise, step)
+        on_path = step.alpha_next**0.5 * image + (1 - step.alpha_next) ** 0.5 * noise
+        torch.testing.assert_close(state, on_path, rtol=0, atol=1e-9)
+    torch.testing.assert_close(state, image, rtol=0, atol=1e-9)
+
+
+def test_the_image_estimate_is_cut_and_the_noise_follows_it():
+    step = Step(t=500, alpha=0.64, alpha_next=0.75)
+    state = torch.tensor([4.0, -4.0, 0.4], dtype=torch.float64)
+    new = ddim(state, torch.zeros(3, dtype=torch.float64), step)
+    image = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)
+    noise = (state - 0.8 * image) / 0.6
+    torch.testing.assert_close(new, 0.75**0.5 * image + 0.5 * noise)
+
+
+def test_noise_is_added_at_each_images_own_timestep():
+    image, noise = normal(3, 2, 4, 4, seed=3), normal(3, 2, 4, 4, seed=4)
+    t = torch.tensor([0, 500, 999])
+    for k, alpha in enumerate(alphas_cumprod()[t]):
+        expected = alpha**0.5 * image[k] + (1 - alpha) ** 0.5 * noise[k]
+        torch.testing.assert_close(add_noise(image, noise, t)[k], expected)
+
+
+@given(state=st.floats(-3, 3, width=32))
+@settings(deadline=None)
+def test_grey_levels_are_rounded_down_and_cut(state):
+    (grey,) = to_grey(np.array([state], np.float32))
+    exact = (np.float32(state) + 1) * np.float32(127.5)
+    assert grey == (0 if exact < 0 else 255 if exact > 255 else int(exact))
+
+
+def test_grey_levels_run_from_black_to_white():
+    state = np.array([-np.inf, -1, 0, 1, np.inf], np.float32)
+    assert to_grey(state).tolist() == [0, 0, 127, 255, 255]
+    assert to_grey(state).dtype == np.uint8
+
+
+def test_patches_are_cut_row_by_row():
+    plane = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
+    patches = to_patches(plane, 2)
+    assert patches.shape == (12, 3, 2, 2)
+    assert torch.equal(patches[6 + 3 + 1], plane[1, :, 2:4, 2:4])
+
+
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (1, 2), (3, 3)])
+def test_the_loss_is_the_published_one(goldens, shared, row, col):
+    network = load_network(goldens / "z4_all_64_weights.safetensors")
+    golden = load_file(shared("goldens/z4_all_64_loss.safetensors"))
+    edge, half, bins = network.spec.patch, network.spec.half, network.spec.bins
+
+    def window(plane, step):
+        """Two by two patches of the padded plane (..., y, x), `step` pixels or bins apart."""
+        return plane[..., row * step : (row + 2) * step, col * step : (col + 2) * step]
+
+    image = F.pad(golden["image"].float(), [half] * 4)
+    inside = F.pad(torch.ones(2, 1, 256, 256, dtype=torch.bool), [half] * 4)
+    counts = F.pad(golden["counts"].float().permute(0, 3, 4, 1, 2), [bins // 2] * 4)
+    patches = window(counts, bins).unflatten(4, (2, bins)).unflatten(3, (2, bins))
+    loss = window_loss(
+        network,
+        image=window(image, edge),
+        inside=window(inside, edge),
+        noise=window(golden["noise_padded"].float(), edge),
+        counts=patches.permute(0, 3, 5, 4, 6, 1, 2).flatten(1, 2),
+        t=golden["t"],
+        outside=0,
+        aligned=True,
+    )
+    expected = golden[f"loss_{row}_{col}"].item()
+    assert abs(loss.item() - expected) <= 1e-5 * expected
+
+
+@pytest.mark.parametrize("outside", [0.0, -1.0])
+def test_a_network_that_answers_zero_loses_the_noise_it_was_asked_for(
+    tiny_network, monkeypatch, outside
+):
+    states = []
+
+    def silent(state, counts, t, corners, *, aligned):
+        states.append(state)
+        return state.new_zeros(len(corners), *state.shape[1:]), 0 * state if aligned else None
+
+    monkeypatch.setattr(tiny_network, "forward", silent)
+    noise, inside = normal(2, 4, 96, 96, seed=5), torch.ones(2, 1, 96, 96, dtype=torch.bool)
+    inside[0, :, :40] = False
+    window = {
+        "image": normal(2, 4, 96, 96, seed=6),
+        "inside": inside,
+        "noise": noise,
+        "counts": torch.zeros(2, 9, 2, 2, 4, 3),
+        "t": torch.tensor([10, 900]),
+        "outside": outside,
+    }
+    shifted = noise[..., 16:-16, 16:-16].square().mean()
+    torch.testing.assert_close(window_loss(tiny_network, **window), shifted)
+    both = shifted + (noise.square() * inside).mean()
+    torch.testing.assert_close(window_loss(tiny_network, **window, aligned=True), both)
+    diffused = torch.where(inside, add_noise(window["image"], noise, window["t"]), outside)
+    assert torch.equal(states[0], to_patches(diffused, 32))

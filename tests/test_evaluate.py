@@ -1,0 +1,161 @@
+"""A generated volume is compared with real images honestly: known answers come out."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+from teramind.errors import UserError
+from teramind.evaluate import evaluate, molecule_density, smoothed_correlation
+from teramind.expression import Raster, RasterWriter
+from teramind.geometry import BIN, Rect
+from teramind.volume import create_volume, write_slab
+
+HEIGHT, WIDTH, SECTIONS = 96, 128, 2
+FIELD = Rect(0, 0, HEIGHT, WIDTH)
+HOLDOUT = Rect(32, 48, 48, 64)
+
+
+def noise(seed, shape=(2, SECTIONS, HEIGHT, WIDTH)):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def on_pixels(bins):
+    return bins.repeat(BIN, axis=-2).repeat(BIN, axis=-1)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return a function that writes a volume, a raster and real images, and their paths."""
+
+    def write(generated, reference, molecules=None, *, section=0, corner=(0, 0)):
+        volume = tmp_path / "volume.zarr"
+        create_volume(
+            volume,
+            shape=generated.shape,
+            slab=max(generated.shape),
+            pixel_size_um=0.5,
+            section_spacing_um=10.0,
+            stains=("DAPI", "PolyT")[: len(generated)],
+            origin_um=(10.0 * section, 0.5 * corner[0], 0.5 * corner[1]),
+            attributes={},
+        )
+        write_slab(volume, voxels=generated, z=0, y=0, x=0)
+        if molecules is None:
+            molecules = noise(99, (SECTIONS, HEIGHT // BIN, WIDTH // BIN))
+        z, y, x = (axis.ravel() for axis in np.indices(molecules.shape))
+        gene = np.zeros_like(z)
+        writer = RasterWriter(
+            tmp_path / "raster.zarr", panel=["Gad1"], sections=len(molecules), extent=FIELD
+        )
+        with writer:
+            count = molecules.ravel().astype(int)
+            writer.add(section=z, y=y * BIN, x=x * BIN, gene=gene, count=count)
+        images = zarr.create_array(tmp_path / "real.zarr", shape=reference.shape, dtype="uint8")
+        images[:] = reference
+        return {
+            "volume": volume,
+            "raster": tmp_path / "raster.zarr",
+            "reference": tmp_path / "real.zarr",
+            "path": tmp_path / "evaluation.json",
+        }
+
+    return write
+
+
+def test_identical_images_correlate_fully(files):
+    image = noise(1)
+    record = evaluate(**files(image, image), holdout=HOLDOUT)
+    assert len(record["sections"]) == 2 * SECTIONS
+    for row in record["sections"]:
+        assert row["holdout"]["generated"] == pytest.approx(1, abs=1e-6)
+        assert row["whole"]["generated"] == pytest.approx(1, abs=1e-6)
+        assert row["whole"]["grey"]["generated"] == row["whole"]["grey"]["reference"]
+
+
+def test_images_that_are_molecule_density_give_the_baseline_a_full_score(files):
+    molecules = noise(2, (SECTIONS, HEIGHT // BIN, WIDTH // BIN))
+    real = np.broadcast_to(on_pixels(molecules), (2, SECTIONS, HEIGHT, WIDTH))
+    record = evaluate(**files(noise(3), real, molecules), holdout=HOLDOUT)
+    for row in record["sections"]:
+        assert row["holdout"]["density"] == pytest.approx(1, abs=1e-6)
+        assert row["holdout"]["generated"] < 0.9
+
+
+def test_shuffled_pixels_do_not_correlate():
+    image = noise(4, (200, 300))
+    shuffled = np.random.default_rng(5).permutation(image.ravel()).reshape(image.shape)
+    r = smoothed_correlation(
+        generated=shuffled, reference=image, sigma_px=1, rect=Rect(0, 0, 200, 300)
+    )
+    assert abs(r) < 0.05
+
+
+def test_constant_images_have_no_correlation(files):
+    record = evaluate(**files(np.full_like(noise(0), 7), noise(6)), holdout=None)
+    assert all(row["whole"]["generated"] is None for row in record["sections"])
+    assert all(row["whole"]["density"] is not None for row in record["sections"])
+
+
+def test_the_holdout_is_judged_apart_from_the_whole(files):
+    generated, real = noise(7), noise(7)
+    inside = (..., *HOLDOUT.within(FIELD))
+    generated[inside] = 255 - real[inside]
+    record = evaluate(**files(generated, real), holdout=HOLDOUT)
+    for row in record["sections"]:
+        assert row["holdout"]["generated"] < 0 < row["whole"]["generated"]
+        cut = real[["DAPI", "PolyT"].index(row["stain"]), row["section"]][HOLDOUT.within(FIELD)]
+        assert row["holdout"]["grey"]["reference"] == pytest.approx(
+            {"mean": cut.mean(), "sd": cut.std()}
+        )
+
+
+def test_without_a_holdout_only_the_whole_is_judged(files):
+    paths = files(noise(8), noise(9))
+    record = evaluate(**paths, holdout=None)
+    assert record["holdout"] is None
+    assert all(row["holdout"] is None for row in record["sections"])
+    assert json.loads(paths["path"].read_text()) == record
+
+
+def test_smoothing_knows_no_padding():
+    """A gradient stays what it is at the edges; zeros around it would bend it."""
+    ramp = np.add.outer(np.arange(40.0), np.zeros(60)) + 100
+    edge = Rect(0, 0, 3, 60)
+    r = smoothed_correlation(generated=ramp, reference=ramp - 100, sigma_px=5, rect=edge)
+    assert r == pytest.approx(1, abs=1e-4)
+
+
+def test_density_is_constant_over_a_bin_without_smoothing(files):
+    molecules = noise(10, (SECTIONS, HEIGHT // BIN, WIDTH // BIN))
+    paths = files(noise(1), noise(1), molecules)
+    rect = Rect(5, 9, 50, 70)
+    density = molecule_density(Raster.open(paths["raster"]), 1, rect, sigma_px=0)
+    np.testing.assert_array_equal(density, on_pixels(molecules[1])[rect.within(FIELD)])
+
+
+def test_a_volume_is_compared_where_it_lies(files):
+    """A volume of a region and of inner sections meets its own pixels of larger images."""
+    real = noise(11, (2, 3, HEIGHT, WIDTH))
+    generated = np.pad(real[:, 1:, 16:, 32:], ((0, 0), (0, 0), (0, 8), (0, 8)))
+    record = evaluate(**files(generated, real, section=1, corner=(16, 32)), holdout=None)
+    assert record["whole"] == [16, 32, HEIGHT - 16, WIDTH - 32]
+    assert [row["section"] for row in record["sections"]] == [1, 1, 2, 2]
+    assert all(row["whole"]["generated"] > 0.999 for row in record["sections"])
+
+
+@pytest.mark.parametrize(
+    ("reference", "holdout", "place", "complaint"),
+    [
+        (noise(1, (1, SECTIONS, HEIGHT, WIDTH)), None, {}, "c = 2"),
+        (noise(1), None, {"corner": (HEIGHT, 0)}, "share nothing"),
+        (noise(1), None, {"section": SECTIONS}, "share nothing"),
+        (noise(1), Rect(HEIGHT, 0, 16, 16), {}, "holdout"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(files, reference, holdout, place, complaint):
+    paths = files(noise(1), reference, **place)
+    with pytest.raises(UserError, match=complaint):
+        evaluate(**paths, holdout=holdout)
+    assert not paths["path"].exists()

@@ -1,0 +1,227 @@
+"""Real images reach the network's pixel size exactly, or are refused with a reason."""
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teramind.errors import UserError
+from teramind.images import open_images, resample_images
+
+STAINS = ("DAPI", "PolyT")
+
+
+def write(path, pixels, axes="CZYX", names=STAINS, pixel_um=0.5, **metadata):
+    """An OME-TIFF; `pixel_um` and `names` None leave them out of the metadata."""
+    metadata["axes"] = axes
+    if names:
+        metadata["Channel"] = {"Name": list(names)}
+    if pixel_um:
+        for axis in "YX":
+            metadata.setdefault(f"PhysicalSize{axis}", pixel_um)
+            metadata.setdefault(f"PhysicalSize{axis}Unit", "µm")
+    tifffile.imwrite(
+        path, pixels, ome=True, metadata=metadata, photometric="minisblack", tile=(64, 64)
+    )
+    return path
+
+
+def pixels(*shape, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+def resample(source, *, stains=STAINS, pixel_size_um=1.0):
+    target = source.with_name("out.zarr")
+    resample_images(source, target, stains=stains, pixel_size_um=pixel_size_um)
+    return zarr.open_array(target, mode="r")[:]
+
+
+def block_mean(a, factor):
+    """Mean over blocks of the last two axes, halves rounded up."""
+    height, width = (edge // factor for edge in a.shape[-2:])
+    whole = a[..., : height * factor, : width * factor].astype(int)
+    blocks = whole.reshape(*a.shape[:-2], height, factor, width, factor)
+    return np.floor(blocks.mean(axis=(-3, -1)) + 0.5)
+
+
+def refusal(source, **settings):
+    """The line with which an image is refused; nothing is left behind."""
+    before = set(source.parent.iterdir())
+    with pytest.raises(UserError) as error:
+        resample(source, **settings)
+    line = str(error.value)
+    assert "\n" not in line
+    assert line.startswith(f"image {source}: ")
+    assert set(source.parent.iterdir()) == before
+    return line
+
+
+@settings(max_examples=15, deadline=None)
+@given(factor=st.integers(1, 5), height=st.integers(5, 90), width=st.integers(5, 90))
+def test_pixels_are_the_means_of_whole_blocks(tmp_path_factory, factor, height, width):
+    a = pixels(2, 2, height, width)
+    source = write(tmp_path_factory.mktemp("mean") / "a.ome.tif", a)
+    found = resample(source, pixel_size_um=0.5 * factor)
+    np.testing.assert_array_equal(found, block_mean(a, factor))
+    assert found.dtype == np.uint8
+
+
+def test_bands_of_a_large_image_join(tmp_path):
+    a = pixels(1, 1, 1300, 40)
+    source = write(tmp_path / "a.ome.tif", a, names=None)
+    np.testing.assert_array_equal(resample(source, stains=("DAPI",)), block_mean(a, 2))
+
+
+@pytest.mark.parametrize("axes", ["CZYX", "ZCYX"])
+def test_axes_come_in_any_order(tmp_path, axes):
+    a = pixels(2, 3, 40, 60)
+    ordered = a if axes == "CZYX" else a.swapaxes(0, 1)
+    found = resample(write(tmp_path / "a.ome.tif", ordered, axes))
+    np.testing.assert_array_equal(found, block_mean(a, 2))
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("YX", (1, 1)), ("ZYX", (1, 3))])
+def test_absent_axes_have_length_one(tmp_path, axes, shape):
+    a = pixels(*shape, 40, 60)
+    source = write(tmp_path / "a.ome.tif", a[0, 0] if axes == "YX" else a[0], axes, names=None)
+    np.testing.assert_array_equal(resample(source, stains=("DAPI",)), block_mean(a, 2))
+
+
+def test_channels_are_chosen_by_name(tmp_path):
+    a = pixels(3, 1, 40, 60)
+    source = write(tmp_path / "a.ome.tif", a, names=("PolyT", "Cellbound", "DAPI"))
+    np.testing.assert_array_equal(resample(source), block_mean(a[[2, 0]], 2))
+
+
+def test_nameless_channels_are_taken_in_turn(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    source = write(tmp_path / "a.ome.tif", a, names=None)
+    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
+
+
+def test_an_absent_channel_is_refused(tmp_path):
+    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60), names=("DAPI", "Cellbound"))
+    assert refusal(source).endswith(
+        "no channel named PolyT; its 2 channels are named ['DAPI', 'Cellbound']"
+    )
+    source = write(tmp_path / "b.ome.tif", pixels(3, 1, 40, 60), names=None)
+    assert "no channel named DAPI; its 3 channels" in refusal(source)
+
+
+def test_pixels_that_are_no_square_in_um_are_refused(tmp_path):
+    a, needed = pixels(2, 1, 40, 60), "must give PhysicalSizeX and PhysicalSizeY, equal and in um"
+    assert refusal(write(tmp_path / "a.ome.tif", a, pixel_um=None)).endswith(needed)
+    assert refusal(write(tmp_path / "b.ome.tif", a, PhysicalSizeXUnit="nm")).endswith(needed)
+    assert refusal(write(tmp_path / "c.ome.tif", a, PhysicalSizeY=0.6)).endswith(needed)
+
+
+def test_an_image_without_ome_metadata_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", pixels(40, 60))
+    assert "no OME metadata" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("wanted", "nearest"), [(0.7, 0.5), (0.25, 0.5), (1.3, 1.5)])
+def test_a_pixel_size_that_is_no_multiple_is_refused(tmp_path, wanted, nearest):
+    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60))
+    assert refusal(source, pixel_size_um=wanted).endswith(f"that fits is {nearest} um")
+
+
+def test_a_pixel_size_within_a_percent_of_a_multiple_is_taken(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    source = write(tmp_path / "a.ome.tif", a)
+    np.testing.assert_array_equal(resample(source, pixel_size_um=0.995), block_mean(a, 2))
+
+
+def test_an_image_smaller_than_a_pixel_is_refused(tmp_path):
+    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60))
+    assert refusal(source, pixel_size_um=25).endswith("smaller than one pixel of 25 um")
+
+
+def test_sixteen_bits_are_refused(tmp_path):
+    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60, dtype=np.uint16))
+    assert "uint16 with axes CYX; needs uint8" in refusal(source)
+
+
+def test_colours_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels(40, 60, 3), ome=True, photometric="rgb")
+    assert "uint8 with axes YXS; needs uint8 of CZYX" in refusal(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"not a picture at all"])
+def test_a_file_that_is_no_tiff_is_refused(tmp_path, content):
+    (tmp_path / "a.tif").write_bytes(content)
+    assert "not a readable TIFF" in refusal(tmp_path / "a.tif")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert refusal(tmp_path / "a.tif").endswith("no such file")
+
+
+@pytest.mark.parametrize("layout", ["metadata last", None, "zlib", "jpeg"])
+def test_a_truncated_file_is_refused(tmp_path, layout):
+    whole, a = tmp_path / "a.ome.tif", pixels(2, 1, 200, 300)
+    write(whole, a)
+    if layout != "metadata last":
+        with tifffile.TiffFile(whole) as file:
+            description = file.ome_metadata.encode()
+        with tifffile.TiffWriter(whole) as file:
+            for plane, text in zip(a[:, 0], (description, None), strict=True):
+                file.write(plane, description=text, metadata=None, compression=layout)
+    assert resample(whole).shape == (2, 1, 100, 150)
+    content = whole.read_bytes()
+    for kept in (0.3, 0.7, 0.99):
+        cut = tmp_path / "cut.ome.tif"
+        cut.write_bytes(content[: int(kept * len(content))])
+        assert "truncated" in refusal(cut)
+
+
+def test_damaged_pixels_are_refused(tmp_path):
+    source = tmp_path / "a.ome.tif"
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(source, pixels(200, 300), ome=True, metadata=metadata, compression="zlib")
+    content = bytearray(source.read_bytes())
+    content[2000:3000] = bytes(1000)
+    source.write_bytes(content)
+    assert "not a readable TIFF" in refusal(source, stains=("DAPI",))
+
+
+def test_resampled_images_are_opened_again(tmp_path):
+    found = resample(write(tmp_path / "a.ome.tif", pixels(2, 3, 40, 60)))
+    images = open_images(tmp_path / "out.zarr", STAINS)
+    assert images.shape == (2, 3, 20, 30)
+    np.testing.assert_array_equal(images[:], found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "fault"),
+    [
+        ((2, 1, 4, 4), "uint16", "uint16"),
+        ((2, 4, 4), "uint8", r"\(2, 4, 4\)"),
+        ((3, 1, 4, 4), "uint8", r"c = 2 \(DAPI, PolyT\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_not_opened(tmp_path, shape, dtype, fault):
+    zarr.create_array(tmp_path / "a.zarr", shape=shape, dtype=dtype)
+    with pytest.raises(UserError, match=fault):
+        open_images(tmp_path / "a.zarr", STAINS)
+
+
+def test_a_place_without_an_array_is_not_opened(tmp_path):
+    zarr.open_group(tmp_path / "group.zarr", mode="w")
+    for name in ("absent.zarr", "group.zarr"):
+        with pytest.raises(UserError, match=f"{name}: no Zarr array there"):
+            open_images(tmp_path / name, STAINS)
+
+
+def test_the_real_dentate_gyrus_comes_to_its_true_resolution(shared, tmp_path):
+    source = shared("data/merscope_dg_images.ome.tif")
+    resample_images(
+        source, tmp_path / "dg.zarr", stains=("PolyT", "DAPI"), pixel_size_um=0.86901256
+    )
+    images = open_images(tmp_path / "dg.zarr", ("PolyT", "DAPI"))
+    assert images.shape == (2, 2, 345, 575)
+    with tifffile.TiffFile(source) as file:
+        corner = file.series[0].asarray()[:, ::-1, :80, :160].swapaxes(0, 1)
+    np.testing.assert_array_equal(images[:, :, :10, :20], block_mean(corner, 8))

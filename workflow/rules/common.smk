@@ -1,0 +1,63 @@
+# The configuration, checked before any rule is built, and the paths that rules share.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(workflow.basedir))
+
+from teramind.config import parse_config, refuse_other_results
+from teramind.errors import UserError
+from teramind.geometry import SLAB_PATTERN, Slab
+from teramind.progress import show_progress
+
+# A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
+sys.setrecursionlimit(20_000)
+
+
+def results(path):
+    """A path in the results folder."""
+    return f"{settings.results}/{path}"
+
+
+def log_of(rule, job="all"):
+    """The log of a rule's jobs."""
+    return results(f"logs/{rule}/{job}.log")
+
+
+def benchmark_of(rule, job="all"):
+    """Where Snakemake notes time and memory of a rule's jobs."""
+    return results(f"benchmarks/{rule}/{job}.tsv")
+
+
+def growing(megabytes):
+    """Memory in MB that doubles with every retry."""
+    return lambda wildcards, attempt: megabytes * 2 ** (attempt - 1)
+
+
+try:
+    settings = parse_config(config)
+    refuse_other_results(settings, Path(results("provenance.json")))
+except UserError as error:
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+layout = settings.layout()
+CHECKPOINT = (
+    results("train/checkpoint.safetensors")
+    if settings.trains
+    else settings.network.checkpoint
+)
+RASTER = results("expression/raster.zarr")
+VOLUME = results("volume/volume.zarr")
+SECTIONS = range(
+    layout.windows.first, layout.windows.first + layout.windows.generated
+)
+LAST = layout.phases - 1
+
+
+wildcard_constraints:
+    slab=SLAB_PATTERN,
+    section=r"\d{3}",
+
+
+show_progress(layout, channels=len(settings.network.stains))

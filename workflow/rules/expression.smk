@@ -1,0 +1,69 @@
+# From molecules, cells or tiles to the expression raster.
+
+
+rule provenance:
+    output:
+        results("provenance.json"),
+    log:
+        log_of("provenance"),
+    benchmark:
+        benchmark_of("provenance")
+    conda:
+        "../../envs/core.yaml"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    message:
+        "recording settings, versions and checksums"
+    script:
+        "../scripts/provenance.py"
+
+
+if settings.phantom:
+
+    rule phantom:
+        output:
+            molecules=settings.expression.source,
+            images=settings.reference.images if settings.reference else results("phantom/images.ome.tif"),
+        log:
+            log_of("phantom"),
+        benchmark:
+            benchmark_of("phantom")
+        conda:
+            "../../envs/phantom.yaml"
+        threads: 1
+        resources:
+            mem_mb=growing(4000),
+            runtime=60,
+        message:
+            "making a phantom of {settings.phantom.height} x {settings.phantom.width} pixels"
+        script:
+            "../scripts/phantom.py"
+
+
+rule bin_expression:
+    input:
+        source=settings.expression.source,
+        provenance=ancient(results("provenance.json")),
+        panel=settings.expression.panel or CHECKPOINT,
+        synonyms=settings.expression.synonyms or [],
+    output:
+        raster=directory(RASTER),
+        panel=results("expression/panel.tsv"),
+        summary=results("expression/summary.json"),
+    log:
+        log_of("bin_expression"),
+    benchmark:
+        benchmark_of("bin_expression")
+    conda:
+        "../../envs/expression.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=240,
+    message:
+        "binning {input.source}"
+    script:
+        "../scripts/bin_expression.py"

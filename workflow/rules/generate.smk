@@ -1,0 +1,112 @@
+# Slabs, phase by phase. A slab's phase needs the phase before of itself and the slabs around it,
+# so the graph of jobs is the boundary-aware order. One rule per phase: a rule that fed itself would
+# make every cluster job rebuild the graph of its ancestors.
+
+
+def state_of(phase, slab="{slab}"):
+    """The state of a slab at the end of a phase."""
+    return results(f"work/p{phase:03d}/{slab}.safetensors")
+
+
+def states_before(phase):
+    """Input function: the states that a slab reads in `phase`."""
+
+    def states(wildcards):
+        if phase == 0:
+            return []
+        near = layout.sources(Slab.parse(wildcards.slab), phase)
+        return [state_of(phase - 1, slab) for slab in near]
+
+    return states
+
+
+for phase in range(layout.phases):
+
+    rule:
+        name:
+            f"generate_p{phase:03d}"
+        input:
+            checkpoint=CHECKPOINT,
+            raster=RASTER,
+            states=states_before(phase),
+        output:
+            temp(state_of(phase)),
+        params:
+            phase=phase,
+        log:
+            log_of(f"generate_p{phase:03d}", "{slab}"),
+        benchmark:
+            benchmark_of(f"generate_p{phase:03d}", "{slab}")
+        conda:
+            "../../envs/network.yaml"
+        threads: settings.generate.threads
+        resources:
+            mem_mb=growing(4000),
+            runtime=240,
+            gpu=settings.generate.gpus,
+        message:
+            f"generating slab {{wildcards.slab}}, phase {phase + 1} of {layout.phases}"
+        script:
+            "../scripts/generate.py"
+
+
+rule create_volume:
+    input:
+        ancient(results("provenance.json")),
+    output:
+        results("volume/layout.json"),
+    params:
+        volume=VOLUME,
+    log:
+        log_of("create_volume"),
+    benchmark:
+        benchmark_of("create_volume")
+    conda:
+        "../../envs/volume.yaml"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    message:
+        "creating the empty volume"
+    script:
+        "../scripts/create_volume.py"
+
+
+def beside(dy, dx):
+    """Input function: the last state of the slab `dy` rows below and `dx` columns to the right."""
+
+    def state(wildcards):
+        slab = Slab.parse(wildcards.slab)
+        other = slab._replace(row=slab.row + dy, col=slab.col + dx)
+        return state_of(LAST, other) if other in layout.slabs(LAST) else []
+
+    return state
+
+
+rule stitch:
+    input:
+        checkpoint=CHECKPOINT,
+        layout=ancient(results("volume/layout.json")),
+        state=state_of(LAST),
+        right=beside(0, 1),
+        below=beside(1, 0),
+    output:
+        results("volume/receipts/{slab}.json"),
+    params:
+        volume=VOLUME,
+    log:
+        log_of("stitch", "{slab}"),
+    benchmark:
+        benchmark_of("stitch", "{slab}")
+    conda:
+        "../../envs/network.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=60,
+    message:
+        "stitching slab {wildcards.slab}"
+    script:
+        "../scripts/stitch.py"

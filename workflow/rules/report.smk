@@ -1,0 +1,64 @@
+# What people look at: the comparison with real images, and the report.
+
+PYRAMIDS = expand(results("volume/pyramid/{section:03d}.json"), section=SECTIONS)
+
+if settings.reference:
+
+    rule evaluate:
+        input:
+            pyramids=PYRAMIDS,
+            raster=RASTER,
+            images=results("reference/images.zarr"),
+        output:
+            results("evaluation.json"),
+        params:
+            volume=VOLUME,
+        log:
+            log_of("evaluate"),
+        benchmark:
+            benchmark_of("evaluate")
+        conda:
+            "../../envs/volume.yaml"
+        threads: 1
+        resources:
+            mem_mb=growing(4000),
+            runtime=120,
+        message:
+            "comparing with {input.images}"
+        script:
+            "../scripts/evaluate.py"
+
+
+rule report:
+    input:
+        pyramids=PYRAMIDS,
+        raster=RASTER,
+        provenance=ancient(results("provenance.json")),
+        panel=results("expression/panel.tsv"),
+        summary=results("expression/summary.json"),
+        receipts=[
+            results(f"volume/receipts/{slab}.json") for slab in layout.slabs(LAST)
+        ],
+        slides=slides,
+        evaluation=results("evaluation.json") if settings.reference else [],
+        reference=results("reference/images.zarr") if settings.reference else [],
+        losses=results("train/loss.png") if settings.trains else [],
+    output:
+        results("report.html"),
+    params:
+        volume=VOLUME,
+    log:
+        log_of("report"),
+    benchmark:
+        benchmark_of("report")
+    conda:
+        "../../envs/report.yaml"
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    message:
+        "writing the report"
+    script:
+        "../scripts/report.py"

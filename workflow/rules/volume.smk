@@ -1,0 +1,56 @@
+# From stitched slabs to pyramids and slides, section by section.
+
+slides = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
+
+
+def receipts_of(wildcards):
+    """Receipts of all slabs that hold a section."""
+    window = (int(wildcards.section) - layout.windows.first) // layout.windows.depth
+    slabs = layout.slabs_of_window(window, LAST)
+    return [results(f"volume/receipts/{slab}.json") for slab in slabs]
+
+
+rule pyramid:
+    input:
+        receipts_of,
+    output:
+        results("volume/pyramid/{section}.json"),
+    params:
+        volume=VOLUME,
+    log:
+        log_of("pyramid", "{section}"),
+    benchmark:
+        benchmark_of("pyramid", "{section}")
+    conda:
+        "../../envs/volume.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=240,
+    message:
+        "building the pyramid of section {wildcards.section}"
+    script:
+        "../scripts/pyramid.py"
+
+
+rule export_wsi:
+    input:
+        results("volume/pyramid/{section}.json"),
+    output:
+        results("wsi/section_{section}.ome.tif"),
+    params:
+        volume=VOLUME,
+    log:
+        log_of("export_wsi", "{section}"),
+    benchmark:
+        benchmark_of("export_wsi", "{section}")
+    conda:
+        "../../envs/volume.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=240,
+    message:
+        "exporting the slide of section {wildcards.section}"
+    script:
+        "../scripts/export_wsi.py"

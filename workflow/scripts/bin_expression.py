@@ -1,0 +1,28 @@
+"""Adapter of the rule `bin_expression`."""
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.expression.panel import read_synonyms
+    from teramind.expression.bin_expression import bin_expression
+    from teramind.expression.settings import panel_of, reader_settings
+    from teramind.files import write_json
+
+    tiles = config.expression.kind == "tiles"
+    names = config.expression.synonyms
+    summary = bin_expression(
+        source=config.expression.source,
+        kind=config.expression.kind,
+        raster_path=snakemake.output.raster,
+        panel=panel_of(config, snakemake.input.panel),
+        sections=config.plane.sections,
+        extent=None if tiles else config.plane.rect,
+        panel_table_path=snakemake.output.panel,
+        settings=reader_settings(config.expression),
+        pixel_size_um=config.plane.pixel_size_um,
+        section_spacing_um=config.plane.section_spacing_um,
+        minimum_overlap=config.expression.minimum_overlap,
+        synonyms=read_synonyms(names) if names else None,
+        outside=config.expression.outside,
+    )
+    write_json(snakemake.output.summary, summary)

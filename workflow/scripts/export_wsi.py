@@ -1,0 +1,16 @@
+"""Adapter of the rule `export_wsi`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.wsi import export_section
+
+    section = int(snakemake.wildcards.section)
+    export_section(
+        volume=Path(snakemake.params.volume),
+        z=section - config.windows.first,
+        path=Path(snakemake.output[0]),
+        name=f"{config.title}, section {section}",
+    )

@@ -1,0 +1,22 @@
+"""Adapter of the rule `stitch`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.files import write_json
+    from teramind.geometry import Slab
+    from teramind.slab import stitch_slab
+
+    right, below = (snakemake.input.get(side) for side in ("right", "below"))
+    receipt = stitch_slab(
+        config,
+        Slab.parse(snakemake.wildcards.slab),
+        checkpoint=Path(snakemake.input.checkpoint),
+        state=Path(snakemake.input.state),
+        right=Path(right) if right else None,
+        below=Path(below) if below else None,
+        volume=Path(snakemake.params.volume),
+    )
+    write_json(snakemake.output[0], receipt)
