@@ -18,6 +18,13 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
+        RECEIPTS,
         slides,
         results("report.html"),
     localrule: True
+
+
+onsuccess:
+    print(f"report:  {results('report.html')}")
+    print(f"slides:  {results('wsi')} (QuPath, Fiji)")
+    print(f"volume:  {VOLUME} (napari)")

@@ -6,17 +6,49 @@ Validation collects all problems and names each key, what it got and what it may
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
+from teramind.problems import problem
+from teramind.schedule import kept_timesteps
 
-Box = Annotated[tuple[int, int, int, int], Field(description="y, x, height, width in pixels")]
-Count = Annotated[int, Field(ge=1)]
+
+def _four_numbers(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or [type(v) for v in value] != [int] * 4:
+        raise ValueError("must be [y, x, height, width] in whole pixels")
+    return value
+
+
+def _four_numbers_or_all(value: Any) -> Any:
+    try:
+        return value if value == "all" else _four_numbers(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 'all'") from None
+
+
+def _text_or_number(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be text or a number")
+    return value
+
+
+Box = tuple[int, int, int, int]
+SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"
+Count = Annotated[Whole, Field(ge=1)]
 Micrometres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 FROM_TRAINING = "train"
@@ -26,7 +58,7 @@ FROM_TRAINING = "train"
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Expression(Section):
@@ -39,7 +71,7 @@ class Expression(Section):
     outside: Literal["error", "skip"] = Field(
         "error", description="molecules outside the plane: refuse above 1 %, or cut them off"
     )
-    origin: tuple[float, float] = Field((0.0, 0.0), description="y, x of pixel (0, 0)")
+    origin: tuple[Finite, Finite] = Field((0.0, 0.0), description="y, x of pixel (0, 0)")
 
 
 class MoleculeExpression(Expression):
@@ -52,7 +84,7 @@ class MoleculeExpression(Expression):
     y: str = Field("y", description="column of y")
     section: str | None = Field(None, description="column of the section; none: one section")
     units: Literal["um", "pixel"] = Field("um", description="units of x, y and origin")
-    section_values: tuple[str | int | float, ...] | None = Field(
+    section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order; none: numbers from 0"
     )
 
@@ -63,7 +95,7 @@ class CellExpression(Expression):
     kind: Literal["cells"]
     spatial_key: str = Field("spatial", description="entry of obsm with the centres, x first")
     section: str | None = Field(None, description="column of obs that tells the section")
-    section_values: tuple[str | int | float, ...] | None = Field(
+    section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order"
     )
     layer: str | None = Field(None, description="layer with the counts; none: X")
@@ -81,8 +113,8 @@ class TileExpression(Expression):
 class Plane(Section):
     """The pixel coordinate system and the volume's bounds in it."""
 
-    y: int = Field(0, ge=0, description="first row of the volume")
-    x: int = Field(0, ge=0, description="first column of the volume")
+    y: Whole = Field(0, ge=0, description="first row of the volume")
+    x: Whole = Field(0, ge=0, description="first column of the volume")
     height: Count = Field(description="rows of the volume, pixels")
     width: Count = Field(description="columns of the volume, pixels")
     sections: Count = Field(description="sections with expression")
@@ -110,19 +142,21 @@ class Generate(Section):
     slab: Count = Field(description="slab edge in pixels, a multiple of the patch edge")
     steps: Count = Field(15, description="sampling steps")
     phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
-    seed: int = Field(0, ge=0, lt=2**64, description="of the initial noise")
+    seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")
     noise: Literal["philox", "published"] = Field("philox")
-    margin: int = Field(1, ge=0, le=64, description="patches of background kept around tissue")
+    margin: Whole = Field(1, ge=0, le=64, description="patches of background kept around tissue")
     state: Literal["float32", "float16"] = Field("float32", description="states between phases")
     threads: Count = Field(1, description="CPU threads of one slab job")
-    gpus: int = Field(0, ge=0, le=1, description="GPUs of one slab job")
+    gpus: Whole = Field(0, ge=0, le=1, description="GPUs of one slab job")
 
 
 class Reference(Section):
     """Real images of the same plane, to train on and to compare with."""
 
     images: str = Field(min_length=1, description="OME-TIFF, uint8")
-    holdout: Box | None = Field(None, description="rectangle that training never sees")
+    holdout: Annotated[Box, BeforeValidator(_four_numbers)] | None = Field(
+        None, description="y, x, height, width in pixels: what training never sees"
+    )
 
 
 class Phantom(Section):
@@ -130,26 +164,29 @@ class Phantom(Section):
 
     height: Count
     width: Count
-    seed: int = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0)
 
 
 class Train(Section):
     """How to learn a checkpoint; needs `reference`."""
 
-    base: Annotated[int, Field(ge=2, multiple_of=2)] = Field(8, description="channels at full size")
+    base: Annotated[Whole, Field(ge=2, multiple_of=2)] = Field(
+        8, description="channels at full size"
+    )
     embed: Count = Field(64, description="width of the time embedding")
     steps: Count = Field(2000, description="training steps")
     batch: Count = Field(2, description="windows per step")
-    window: Annotated[int, Field(ge=2)] = Field(4, description="patches along a window's edge")
+    window: Annotated[Whole, Field(ge=2)] = Field(4, description="patches along a window's edge")
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
-    seed: int = Field(0, ge=0)
+    weight_limit: float = Field(10.0, ge=1, description="largest weight of a noisy timestep")
+    seed: Whole = Field(0, ge=0)
     save_minutes: float = Field(5.0, gt=0, description="time between resumable states")
     weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
     licence: str | None = Field(None, description="licence of the weights")
     threads: Count = Field(2)
-    gpus: int = Field(0, ge=0, le=1)
+    gpus: Whole = Field(0, ge=0, le=1)
 
 
 class Config(Section):
@@ -161,7 +198,9 @@ class Config(Section):
         MoleculeExpression | CellExpression | TileExpression, Field(discriminator="kind")
     ]
     plane: Plane
-    region: Literal["all"] | Box = Field("all", description="part of the plane to generate")
+    region: Annotated[Literal["all"] | Box, BeforeValidator(_four_numbers_or_all)] = Field(
+        "all", description="part to generate: y, x, height, width in pixels, or all"
+    )
     bounds: Literal["volume", "region"] = Field(
         "volume", description="where the state ends: at the volume's edge or the region's"
     )
@@ -173,19 +212,54 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
-        if self.trains and (self.train is None or self.reference is None):
-            raise ValueError("network.checkpoint: `train` needs the sections train and reference")
-        if self.trains and self.expression.panel is None:
-            raise ValueError("expression.panel: training needs a gene list")
-        if self.region != "all" and self.bounds == "region":
-            box = Rect(*self.region)
-            if box.rounded_out(self.network.patch) != box:
-                raise ValueError(
-                    f"region: {list(box)} as bounds must have edges that are multiples of "
-                    f"network.patch ({self.network.patch})"
-                )
-        self.layout()
+        if conflicts := list(self._conflicts()):
+            raise ValueError("\n".join(conflicts))
         return self
+
+    def _conflicts(self) -> Iterator[str]:
+        """What is wrong between keys that are each right."""
+        if self.trains and (self.train is None or self.reference is None):
+            yield "network.checkpoint: 'train' needs the sections train and reference"
+        if self.trains and self.expression.panel is None:
+            yield "expression.panel: missing; training needs a gene list"
+        yield from self._boxes_outside()
+        if not len(self.windows):
+            yield (
+                f"plane.sections: got {self.plane.sections}; too few for windows of "
+                f"{self.network.sections} sections, which lose {self.windows.first} at each end"
+            )
+        for check in (lambda: kept_timesteps(self.generate.steps), self.layout):
+            try:
+                check()
+            except UserError as error:
+                yield f"generate.{error}"
+
+    def _boxes_outside(self) -> Iterator[str]:
+        """Rectangles that leave the plane, or cannot be bounds."""
+        patch, plane = self.network.patch, list(self.plane.rect)
+        if self.region != "all":
+            box = Rect(*self.region)
+            if self._wanted.cut(self._volume) != self._wanted or min(box.height, box.width) < 1:
+                yield f"region: got {list(box)}; must lie inside the plane {plane}"
+            elif self.bounds == "region" and box != self._wanted:
+                yield (
+                    f"region: got {list(box)}; as bounds its edges must be multiples of "
+                    f"network.patch ({patch})"
+                )
+        if self.reference and self.reference.holdout:
+            box = Rect(*self.reference.holdout)
+            if box.cut(self.plane.rect) != box:
+                yield f"reference.holdout: got {list(box)}; must lie inside the plane {plane}"
+
+    @property
+    def _volume(self) -> Rect:
+        return self.plane.rect.rounded_out(self.network.patch)
+
+    @property
+    def _wanted(self) -> Rect:
+        if self.region == "all":
+            return self._volume
+        return Rect(*self.region).rounded_out(self.network.patch)
 
     @property
     def trains(self) -> bool:
@@ -199,22 +273,10 @@ class Config(Section):
 
     def layout(self) -> Layout:
         """Bounds, region, slabs, steps and phases. Raises UserError when they do not fit."""
-        patch = self.network.patch
-        volume = self.plane.rect.rounded_out(patch)
-        wanted = volume if self.region == "all" else Rect(*self.region).rounded_out(patch)
-        if min(wanted.height, wanted.width) < 1 or wanted.cut(volume) != wanted:
-            raise UserError(
-                f"region: {self.region} does not lie inside the plane {list(self.plane.rect)}"
-            )
-        if not len(self.windows):
-            raise UserError(
-                f"plane.sections: {self.plane.sections} sections are too few for windows of "
-                f"{self.network.sections}, which lose {self.windows.first} at each end"
-            )
         return Layout(
-            bounds=wanted if self.bounds == "region" else volume,
-            region=wanted,
-            patch=patch,
+            bounds=self._wanted if self.bounds == "region" else self._volume,
+            region=self._wanted,
+            patch=self.network.patch,
             slab=self.generate.slab,
             windows=self.windows,
             steps=self.generate.steps,
@@ -248,22 +310,30 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_problem(e) for e in error.errors(include_url=False)]
+        kinds = ("molecules", "cells", "tiles")
+        lines = [problem(e, Config, kinds) for e in error.errors(include_url=False)]
         raise UserError("\n".join(lines)) from None
 
 
-def _problem(error: Any) -> str:
-    """One line for one validation error."""
-    kinds = {"molecules", "cells", "tiles"}
-    key = ".".join(str(part) for part in error["loc"] if part not in kinds)
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return message if not key else f"{key}: {message}"
-    if error["type"] == "missing":
-        return f"{key}: missing; {message.lower()}"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: no such key"
-    return f"{key}: got {error['input']!r}; {message[0].lower()}{message[1:]}"
+def missing_files(config: Config) -> list[str]:
+    """One line per file or folder that the configuration names and nobody will make.
+
+    The source is needed until the raster is there.
+    """
+    binned = Path(config.results, "expression", "raster.zarr").exists()
+    made = config.phantom is not None
+    named = {
+        "expression.source": None if made or binned else config.expression.source,
+        "expression.panel": config.expression.panel,
+        "expression.synonyms": None if binned else config.expression.synonyms,
+        "network.checkpoint": None if config.trains else config.network.checkpoint,
+        "reference.images": config.reference.images if config.reference and not made else None,
+    }
+    return [
+        f"{key}: no such file: {path}"
+        for key, path in named.items()
+        if path is not None and not Path(path).exists()
+    ]
 
 
 def differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -12,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teramind.errors import UserError
 from teramind.network.unet import Network, plane_corners
-
-TRAINING_STEPS = 1000
+from teramind.schedule import TRAINING_STEPS, kept_timesteps
 
 
 class Step(NamedTuple):
@@ -29,25 +27,7 @@ class Step(NamedTuple):
 def alphas_cumprod() -> NDArray[np.float64]:
     """Alpha-bar of every training timestep, (1000,), for linear betas from 1e-4 to 0.02."""
     betas = np.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=np.float64)
-    return np.cumprod(1 - betas)
-
-
-def kept_timesteps(steps: int) -> range:
-    """Training timesteps of a `steps`-step run, ascending: the smallest stride that gives them.
-
-    Raises:
-        UserError: when no integer stride from 0 gives exactly this number of steps.
-    """
-    for stride in range(1, TRAINING_STEPS + 1):
-        kept = range(0, TRAINING_STEPS, stride)
-        if len(kept) == steps:
-            return kept
-    possible = {len(range(0, TRAINING_STEPS, s)) for s in range(1, TRAINING_STEPS + 1)}
-    near = sorted(possible, key=lambda n: (abs(n - steps), n))[:2]
-    raise UserError(
-        f"steps: {steps} has no integer stride through {TRAINING_STEPS} timesteps; "
-        f"the nearest that have one are {near[0]} and {near[1]}"
-    )
+    return np.cumprod(1 - betas).astype(np.float64)
 
 
 def sampling_steps(steps: int) -> list[Step]:
@@ -76,10 +56,14 @@ def to_grey(state: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
+def alpha_at(t: Tensor) -> Tensor:
+    """Alpha-bar at training timesteps t, float64."""
+    return torch.from_numpy(alphas_cumprod()).to(t.device)[t]
+
+
 def add_noise(image: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """Diffuse `image` (n, ...) to timesteps t (n,): sqrt(a) image + sqrt(1 - a) noise."""
-    alpha = torch.from_numpy(alphas_cumprod()).to(t.device)[t]
-    alpha = alpha.to(image.dtype).view(-1, *[1] * (image.dim() - 1))
+    alpha = alpha_at(t).to(image.dtype).view(-1, *[1] * (image.dim() - 1))
     return alpha.sqrt() * image + (1 - alpha).sqrt() * noise
 
 
@@ -101,6 +85,7 @@ def window_loss(
     t: Tensor,
     outside: float = -1.0,
     aligned: bool = False,
+    weight_limit: float = 1.0,
 ) -> Tensor:
     """Training loss of b square windows of p x p aligned patches (W = p P pixels).
 
@@ -116,6 +101,8 @@ def window_loss(
         t: (b,) training timesteps.
         outside: what the network sees beyond the image.
         aligned: add the squared error on the aligned patches, inside the image only.
+        weight_limit: weigh timestep t by 1 / alpha-bar(t), which turns the error of the noise into
+            that of the velocity (arXiv 2202.00512), but by no more than this; 1 is uniform.
 
     Returns:
         Scalar.
@@ -133,8 +120,15 @@ def window_loss(
         corners,
         aligned=aligned,
     )
-    loss = (to_patches(noise[..., half:-half, half:-half], patch) - shifted).square().mean()
+    weight = (1 / alpha_at(t)).clamp(max=weight_limit).to(noise)
+    target = to_patches(noise[..., half:-half, half:-half], patch)
+    loss = _weighted((target - shifted).square(), weight)
     if both is not None:
         error = (to_patches(noise, patch) - both).square()
-        loss = loss + (error * to_patches(inside, patch)).mean()
+        loss = loss + _weighted(error * to_patches(inside, patch), weight)
     return loss
+
+
+def _weighted(error: Tensor, weight: Tensor) -> Tensor:
+    """Mean of the error (b n, ...) with one weight per sample (b,)."""
+    return (error.unflatten(0, (len(weight), -1)).flatten(1).mean(1) * weight).mean()

@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave is at fault, and this line says how to mend it."""
+"""The one exception that means: what the user gave is at fault, and this is how to mend it."""
 
 
 class UserError(ValueError):

@@ -1,7 +1,7 @@
 """Generate one slab for one phase, exactly as it would come out of the whole plane.
 
-The state of a z-window is (stain z, y, x) float32. Patches that nobody needs stay NaN, so that
-reading one by mistake cannot pass unnoticed.
+The state of a z-window is (stain z, y, x), in the type of the network's weights. Patches that
+nobody needs stay NaN, so that reading one by mistake cannot pass unnoticed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Generator:
         )
         bins = p // BIN
         rows, cols = around.height // p, around.width // p
-        tissue = np.asarray(molecules).reshape(rows, bins, cols, bins).any(axis=(1, 3))
+        per_patch = np.reshape(molecules, (rows, bins, cols, bins)).sum(axis=(1, 3))
+        tissue: NDArray[np.bool_] = per_patch > 0
         tissue = dilate(tissue, self.margin)
         tissue &= self._patches_inside(around, self.layout.region)
         wanted = dilate(tissue, reach) & self._patches_inside(around, self.layout.bounds)
@@ -100,7 +101,7 @@ class Generator:
     @torch.inference_mode()
     def run_phase(
         self, slab: Slab, phase: int, read: ReadState, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.floating]:
         """Take a slab through the steps of `phase`.
 
         Args:
@@ -133,7 +134,7 @@ class Generator:
 class ReadState(Protocol):
     """A source of states."""
 
-    def __call__(self, rect: Rect) -> NDArray[np.float32]:
+    def __call__(self, rect: Rect) -> NDArray[np.floating]:
         """State (stain z, y, x) of a rectangle inside the bounds."""
 
 
@@ -159,26 +160,19 @@ class PhasePlane:
     @classmethod
     def read(cls, generator: Generator, frame: Rect, window: int, read: ReadState) -> PhasePlane:
         """Fill a plane from the raster and the state before the phase."""
-        network, layout = generator.network, generator.layout
+        network, layout, weight = generator.network, generator.layout, generator.network.stem.weight
         whole = frame.grown(network.spec.half)
         inside = whole.cut(layout.bounds)
-        blank = np.full((network.spec.channels, whole.height, whole.width), -1, np.float32)
-        state = blank.copy()
-        blank[:, *inside.within(whole)] = np.nan
-        state[:, *inside.within(whole)] = read(inside)
+        blank = weight.new_full((network.spec.channels, whole.height, whole.width), -1)
+        blank[:, *inside.within(whole)] = torch.nan
+        state = blank.clone()
+        state[:, *inside.within(whole)] = torch.from_numpy(read(inside)).to(weight)
         sections = layout.windows.expression(window)
         counts = generator.expression.counts(sections=sections, rect=whole)
         counts = counts[..., : network.spec.genes]
-        device = network.stem.weight.device
-        return cls(
-            network,
-            frame,
-            blank=torch.from_numpy(blank).to(device),
-            state=torch.from_numpy(state).to(device),
-            counts=torch.from_numpy(counts),
-        )
+        return cls(network, frame, blank=blank, state=state, counts=torch.from_numpy(counts))
 
-    def state_of(self, rect: Rect) -> NDArray[np.float32]:
+    def state_of(self, rect: Rect) -> NDArray[np.floating]:
         """State (stain z, y, x) of a rectangle inside the frame."""
         whole = self.frame.grown(self.network.spec.half)
         return self.state[:, *rect.within(whole)].cpu().numpy()
@@ -212,9 +206,8 @@ class PhasePlane:
         counts = self.counts[row * bins : (row + 1) * bins].unflatten(1, (-1, bins))
         encoded = []
         for chosen in cols.split(BATCH):
-            genes = self.network.genes(
-                counts[:, chosen].movedim(1, 0).float().to(self.device)
-            )  # counts (bins, n, bins, S, G) -> (n, bins, bins, S, G)
+            molecules = counts[:, chosen].movedim(1, 0).to(state)  # (n, bins, bins, S, G)
+            genes = self.network.genes(molecules)
             pixels = state[:, :, chosen.to(self.device)].permute(2, 0, 1, 3)
             encoded.append(self.network.encode(pixels, genes, time))
         return combine(lambda *maps: torch.cat(maps), *encoded)

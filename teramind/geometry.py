@@ -173,9 +173,7 @@ class Layout:
 
     def phase_steps(self, phase: int) -> range:
         """Steps (0 is the first, at the largest timestep) of `phase`, as even as can be."""
-        return range(
-            phase * self.steps // self.phases, (phase + 1) * self.steps // self.phases
-        )
+        return range(phase * self.steps // self.phases, (phase + 1) * self.steps // self.phases)
 
     def reach(self, phase: int) -> int:
         """Patches by which the region is grown at the end of `phase`."""
@@ -215,10 +213,10 @@ class Layout:
 
     def sources(self, slab: Slab, phase: int) -> list[Slab]:
         """Slabs of the phase before that `slab` reads: itself and those around it."""
-        near = {
+        near = [
             Slab(slab.window, slab.row + dy, slab.col + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
-        }
-        return [s for s in self.slabs_of_window(slab.window, phase - 1) if s in near]
+        ]
+        return [s for s in near if self.core(s, phase - 1) != EMPTY]
 
     def slabs_of_window(self, window: int, phase: int) -> Iterator[Slab]:
         """Slabs of one window that have work in `phase`."""

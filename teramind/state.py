@@ -24,7 +24,7 @@ _RECORD = "teramind"
 
 def save_state(
     path: str | Path,
-    state: NDArray[np.float32],
+    state: NDArray[np.floating],
     *,
     rect: Rect,
     identity: Mapping[str, str],
@@ -76,13 +76,13 @@ def _checksum(stored: NDArray[np.floating], rect: Rect, identity: Mapping[str, s
 class SavedStates:
     """States of neighbouring slabs read as one plane; what no slab holds is NaN."""
 
-    def __init__(self, states: Sequence[tuple[Rect, NDArray[np.float32]]]) -> None:
+    def __init__(self, states: Sequence[tuple[Rect, NDArray[np.floating]]]) -> None:
         self.states = states
 
-    def __call__(self, rect: Rect) -> NDArray[np.float32]:
+    def __call__(self, rect: Rect) -> NDArray[np.floating]:
         """State (stain z, y, x) of `rect`."""
-        channels = self.states[0][1].shape[0]
-        out = np.full((channels, rect.height, rect.width), np.nan, np.float32)
+        first = self.states[0][1]
+        out = np.full((first.shape[0], rect.height, rect.width), np.nan, first.dtype)
         for place, state in self.states:
             shared = place.cut(rect)
             out[:, *shared.within(rect)] = state[:, *shared.within(place)]

@@ -23,6 +23,7 @@ from teramind.dataset import Batch, TrainingWindows
 from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.files import atomic_path
+from teramind.network.initial import start_as_copy
 from teramind.network import Network, NetworkSpec, save_network
 
 SKIPPED_IN_A_ROW = 5
@@ -39,6 +40,7 @@ class TrainSettings:
     clip: float = 1.0
     ema: float = 0.999
     loss: str = "shifted"
+    weight_limit: float = 10.0
     seed: int = 0
     save_minutes: float = 5.0
 
@@ -74,6 +76,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(settings.seed)
         self.network = Network(spec).to(self.device)
+        start_as_copy(self.network)
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
@@ -176,6 +179,7 @@ class Trainer:
                 **moved._asdict(),
                 outside=0.0 if published else -1.0,
                 aligned=published,
+                weight_limit=1.0 if published else self.settings.weight_limit,
             )
 
     def _report(self, seconds_per_step: float) -> None:

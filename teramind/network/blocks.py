@@ -19,7 +19,7 @@ Resample = Literal["down", "up"]
 
 
 class ChannelNorm(nn.Module):
-    """Root-mean-square norm over channels, statistics in float32: x / rms(x) * weight.
+    """Root-mean-square norm over channels, statistics in float32 at least: x / rms(x) * weight.
 
     The channel axis is 2 for maps (`axis=2`) and the last for tokens (`axis=-1`).
     """
@@ -31,7 +31,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape in, shape out."""
-        square = x.float().square().mean(self.axis, keepdim=True)
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        square = precise.square().mean(self.axis, keepdim=True)
         scale = torch.rsqrt(square + EPSILON).to(x.dtype)
         weight = self.weight if self.axis == -1 else self.weight[:, None, None]
         return x * scale * weight

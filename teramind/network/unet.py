@@ -153,7 +153,7 @@ class Network(nn.Module):
         skips = []
         for level, blocks in enumerate(self.encoder):
             kept = [h]
-            for block in blocks:
+            for block in blocks.children():
                 h = block([h], genes[level], time)
                 kept.append(h)
             skips.append(kept)
@@ -166,9 +166,8 @@ class Network(nn.Module):
         """Noise estimate of the patches in `encoded`: (n, stain z, P, P)."""
         h = encoded.middle
         for level in reversed(range(LEVELS)):
-            for block, skip in zip(
-                self.decoder[level], reversed(encoded.skips[level]), strict=True
-            ):
+            blocks = list(self.decoder[level].children())
+            for block, skip in zip(blocks, encoded.skips[level][::-1], strict=True):
                 h = block([h, skip], encoded.genes[level], time)
             if level:
                 h = self.up[level - 1](h, time)

@@ -4,13 +4,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from teramind.config import parse_config, refuse_other_results
+from teramind.config import missing_files, parse_config, refuse_other_results
 from teramind.errors import UserError
 from teramind.geometry import SLAB_PATTERN, Slab
 from teramind.progress import show_progress
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
 sys.setrecursionlimit(20_000)
+
+DRY_RUN = workflow.output_settings.dryrun
 
 
 def results(path):
@@ -33,25 +35,39 @@ def growing(megabytes):
     return lambda wildcards, attempt: megabytes * 2 ** (attempt - 1)
 
 
+def given(path):
+    """A file of the user's as an input; a dry run makes its plan without it."""
+    return [] if path is None or DRY_RUN and not Path(path).exists() else path
+
+
+def stop(lines):
+    """End with what is to be mended, one line each."""
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+
 try:
     settings = parse_config(config)
     refuse_other_results(settings, Path(results("provenance.json")))
 except UserError as error:
-    for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    sys.exit(1)
+    stop(str(error).splitlines())
+
+absent = missing_files(settings)
+if absent and not DRY_RUN:
+    stop(absent)
+for line in absent:
+    print(f"warning: {line}", file=sys.stderr)
 
 layout = settings.layout()
 CHECKPOINT = (
     results("train/checkpoint.safetensors")
     if settings.trains
-    else settings.network.checkpoint
+    else given(settings.network.checkpoint)
 )
 RASTER = results("expression/raster.zarr")
 VOLUME = results("volume/volume.zarr")
-SECTIONS = range(
-    layout.windows.first, layout.windows.first + layout.windows.generated
-)
+SECTIONS = range(layout.windows.first, layout.windows.first + layout.windows.generated)
 LAST = layout.phases - 1
 
 

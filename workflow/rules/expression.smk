@@ -8,9 +8,9 @@ rule provenance:
         log_of("provenance"),
     benchmark:
         benchmark_of("provenance")
+    localrule: True
     conda:
         "../../envs/core.yaml"
-    localrule: True
     threads: 1
     resources:
         mem_mb=500,
@@ -26,7 +26,11 @@ if settings.phantom:
     rule phantom:
         output:
             molecules=settings.expression.source,
-            images=settings.reference.images if settings.reference else results("phantom/images.ome.tif"),
+            images=(
+                settings.reference.images
+                if settings.reference
+                else results("phantom/images.ome.tif")
+            ),
         log:
             log_of("phantom"),
         benchmark:
@@ -43,12 +47,17 @@ if settings.phantom:
             "../scripts/phantom.py"
 
 
+SOURCE = settings.expression.source
+if not settings.phantom:
+    SOURCE = given(SOURCE)
+
+
 rule bin_expression:
     input:
-        source=settings.expression.source,
+        source=SOURCE,
         provenance=ancient(results("provenance.json")),
-        panel=settings.expression.panel or CHECKPOINT,
-        synonyms=settings.expression.synonyms or [],
+        panel=given(settings.expression.panel) or CHECKPOINT,
+        synonyms=given(settings.expression.synonyms),
     output:
         raster=directory(RASTER),
         panel=results("expression/panel.tsv"),
@@ -64,6 +73,6 @@ rule bin_expression:
         mem_mb=growing(2000),
         runtime=240,
     message:
-        "binning {input.source}"
+        "binning {settings.expression.source}"
     script:
         "../scripts/bin_expression.py"

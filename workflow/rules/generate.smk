@@ -31,8 +31,6 @@ for phase in range(layout.phases):
             states=states_before(phase),
         output:
             temp(state_of(phase)),
-        params:
-            phase=phase,
         log:
             log_of(f"generate_p{phase:03d}", "{slab}"),
         benchmark:
@@ -44,6 +42,8 @@ for phase in range(layout.phases):
             mem_mb=growing(4000),
             runtime=240,
             gpu=settings.generate.gpus,
+        params:
+            phase=phase,
         message:
             f"generating slab {{wildcards.slab}}, phase {phase + 1} of {layout.phases}"
         script:
@@ -55,19 +55,19 @@ rule create_volume:
         ancient(results("provenance.json")),
     output:
         results("volume/layout.json"),
-    params:
-        volume=VOLUME,
     log:
         log_of("create_volume"),
     benchmark:
         benchmark_of("create_volume")
+    localrule: True
     conda:
         "../../envs/volume.yaml"
-    localrule: True
     threads: 1
     resources:
         mem_mb=500,
         runtime=10,
+    params:
+        volume=VOLUME,
     message:
         "creating the empty volume"
     script:
@@ -94,8 +94,6 @@ rule stitch:
         below=beside(1, 0),
     output:
         results("volume/receipts/{slab}.json"),
-    params:
-        volume=VOLUME,
     log:
         log_of("stitch", "{slab}"),
     benchmark:
@@ -106,7 +104,13 @@ rule stitch:
     resources:
         mem_mb=growing(2000),
         runtime=60,
+    params:
+        volume=VOLUME,
     message:
         "stitching slab {wildcards.slab}"
     script:
         "../scripts/stitch.py"
+
+
+# Targets of their own: a receipt that is removed asks for its slab again.
+RECEIPTS = [results(f"volume/receipts/{slab}.json") for slab in layout.slabs(LAST)]

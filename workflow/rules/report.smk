@@ -11,8 +11,6 @@ if settings.reference:
             images=results("reference/images.zarr"),
         output:
             results("evaluation.json"),
-        params:
-            volume=VOLUME,
         log:
             log_of("evaluate"),
         benchmark:
@@ -23,6 +21,8 @@ if settings.reference:
         resources:
             mem_mb=growing(4000),
             runtime=120,
+        params:
+            volume=VOLUME,
         message:
             "comparing with {input.images}"
         script:
@@ -36,28 +36,26 @@ rule report:
         provenance=ancient(results("provenance.json")),
         panel=results("expression/panel.tsv"),
         summary=results("expression/summary.json"),
-        receipts=[
-            results(f"volume/receipts/{slab}.json") for slab in layout.slabs(LAST)
-        ],
+        receipts=RECEIPTS,
         slides=slides,
         evaluation=results("evaluation.json") if settings.reference else [],
         reference=results("reference/images.zarr") if settings.reference else [],
         losses=results("train/loss.png") if settings.trains else [],
     output:
         results("report.html"),
-    params:
-        volume=VOLUME,
     log:
         log_of("report"),
     benchmark:
         benchmark_of("report")
+    localrule: True
     conda:
         "../../envs/report.yaml"
-    localrule: True
     threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=30,
+    params:
+        volume=VOLUME,
     message:
         "writing the report"
     script:

@@ -4,7 +4,9 @@ if settings.reference:
 
     rule resample_images:
         input:
-            settings.reference.images,
+            settings.reference.images
+            if settings.phantom
+            else given(settings.reference.images),
         output:
             directory(results("reference/images.zarr")),
         log:
@@ -18,7 +20,7 @@ if settings.reference:
             mem_mb=growing(2000),
             runtime=120,
         message:
-            "resampling {input}"
+            "resampling {settings.reference.images}"
         script:
             "../scripts/resample_images.py"
 
@@ -31,7 +33,7 @@ if settings.trains:
         input:
             raster=RASTER,
             images=results("reference/images.zarr"),
-            panel=settings.expression.panel,
+            panel=given(settings.expression.panel),
         output:
             checkpoint=CHECKPOINT,
             losses=results("train/loss.csv"),

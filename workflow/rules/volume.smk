@@ -15,8 +15,6 @@ rule pyramid:
         receipts_of,
     output:
         results("volume/pyramid/{section}.json"),
-    params:
-        volume=VOLUME,
     log:
         log_of("pyramid", "{section}"),
     benchmark:
@@ -27,6 +25,8 @@ rule pyramid:
     resources:
         mem_mb=growing(2000),
         runtime=240,
+    params:
+        volume=VOLUME,
     message:
         "building the pyramid of section {wildcards.section}"
     script:
@@ -38,8 +38,6 @@ rule export_wsi:
         results("volume/pyramid/{section}.json"),
     output:
         results("wsi/section_{section}.ome.tif"),
-    params:
-        volume=VOLUME,
     log:
         log_of("export_wsi", "{section}"),
     benchmark:
@@ -50,6 +48,8 @@ rule export_wsi:
     resources:
         mem_mb=growing(1000),
         runtime=240,
+    params:
+        volume=VOLUME,
     message:
         "exporting the slide of section {wildcards.section}"
     script:

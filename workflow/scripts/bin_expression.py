@@ -3,8 +3,8 @@
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.expression.panel import read_synonyms
     from teramind.expression.bin_expression import bin_expression
+    from teramind.expression.panel import read_synonyms
     from teramind.expression.settings import panel_of, reader_settings
     from teramind.files import write_json
 

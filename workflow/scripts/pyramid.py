@@ -9,7 +9,5 @@ with job(snakemake) as config:
     from teramind.volume import build_pyramid
 
     section = int(snakemake.wildcards.section)
-    shards = build_pyramid(
-        Path(snakemake.params.volume), z=section - config.windows.first
-    )
+    shards = build_pyramid(Path(snakemake.params.volume), z=section - config.windows.first)
     write_json(snakemake.output[0], {"section": section, "shards": shards})

@@ -1,0 +1,268 @@
+"""The configuration: everything wrong is said at once, in the words of its keys."""
+
+import json
+import math
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from workflow_project import ROOT, config_with
+
+from teramind.config import differences, missing_files, parse_config, refuse_other_results
+from teramind.errors import UserError
+
+BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+BOX = "must be [y, x, height, width] in whole pixels"
+TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
+
+
+def problems(**changes):
+    with pytest.raises(UserError) as caught:
+        parse_config(config_with(**changes))
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
+def test_bundled_configs_are_right(path):
+    config = parse_config(yaml.safe_load(path.read_text()))
+    assert list(config.layout().slabs(config.generate.phases - 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"generate__slab": "big"}, "generate.slab: got 'big'; must be a whole number"),
+        ({"generate__slab": True}, "generate.slab: got True; must be a whole number"),
+        ({"generate__slab": 64.5}, "generate.slab: got 64.5; must be a whole number"),
+        ({"generate__slab": 0}, "generate.slab: got 0; must be at least 1"),
+        ({"generate__slab": None}, "generate.slab: missing; it has no default"),
+        ({"generate__seed": 2**64}, f"generate.seed: got {2**64}; must be less than {2**64}"),
+        ({"generate__noise": "x"}, "generate.noise: got 'x'; must be 'philox' or 'published'"),
+        ({"generate": "x"}, "generate: got 'x'; must be a section with keys of its own"),
+        ({"generate__treads": 1}, "generate.treads: no such key; did you mean generate.threads?"),
+        ({"colour": "red"}, "colour: no such key"),
+        ({"title": 3}, "title: got 3; must be text"),
+        ({"results": ""}, "results: got ''; must not be empty"),
+        ({"network__patch": 33}, "network.patch: got 33; must be 32, 64 or 128"),
+        ({"network__sections": 3}, "network.sections: got 3; must be 1, 4, 8 or 16"),
+        ({"network__stains": "DAPI"}, "network.stains: got 'DAPI'; must be a list"),
+        ({"network__stains": []}, "network.stains: got []; must be a list of at least 1"),
+        ({"plane__pixel_size_um": 0}, "plane.pixel_size_um: got 0; must be greater than 0"),
+        (
+            {"plane__pixel_size_um": math.inf},
+            "plane.pixel_size_um: got inf; must be a finite number",
+        ),
+        ({"train__base": 3}, "train.base: got 3; must be a multiple of 2"),
+        ({"region": "some"}, f"region: got 'some'; {BOX}, or 'all'"),
+        ({"region": [0, 0, 32]}, f"region: got [0, 0, 32]; {BOX}, or 'all'"),
+        (
+            {"reference__images": "i", "reference__holdout": ["a"]},
+            f"reference.holdout: got ['a']; {BOX}",
+        ),
+        (
+            {"expression__kind": "molecule"},
+            "expression.kind: got 'molecule'; must be one of 'molecules', 'cells', 'tiles'",
+        ),
+        (
+            {"expression__kind": None},
+            "expression.kind: missing; must be one of 'molecules', 'cells', 'tiles'",
+        ),
+        (
+            {"expression__radius_um": 3},
+            "expression.radius_um: no such key with kind molecules",
+        ),
+        (
+            {"expression__section_values": [[1]]},
+            "expression.section_values.0: got [1]; must be text or a number",
+        ),
+        (
+            {"expression__origin": [math.nan, 0]},
+            "expression.origin.0: got nan; must be a finite number",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
+    assert problems(**changes) == [line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"generate__slab": 100}, "generate.slab: 100 pixels is no multiple of the patch edge 32"),
+        (
+            {"generate__slab": 32, "generate__phases": 2},
+            "generate.slab: 32 pixels is too small for phases of 2 steps; it must be at least 64, "
+            "or phases at least 3",
+        ),
+        ({"generate__phases": 4}, "generate.phases: 4; must lie between 1 and steps (3)"),
+        (
+            {"generate__steps": 45, "generate__phases": 45},
+            "generate.steps: 45 has no integer stride through 1000 timesteps; the nearest that "
+            "have one are 44 and 46",
+        ),
+        (
+            {"region": [0, 0, 160, 32]},
+            "region: got [0, 0, 160, 32]; must lie inside the plane [0, 0, 128, 192]",
+        ),
+        (
+            {"region": [0, 0, 0, 32]},
+            "region: got [0, 0, 0, 32]; must lie inside the plane [0, 0, 128, 192]",
+        ),
+        (
+            {"region": [0, 0, 50, 64], "bounds": "region"},
+            "region: got [0, 0, 50, 64]; as bounds its edges must be multiples of "
+            "network.patch (32)",
+        ),
+        (
+            {"reference__images": "i", "reference__holdout": [0, 0, 500, 1]},
+            "reference.holdout: got [0, 0, 500, 1]; must lie inside the plane [0, 0, 128, 192]",
+        ),
+        (
+            {"network__sections": 8},
+            "plane.sections: got 2; too few for windows of 8 sections, which lose 1 at each end",
+        ),
+        (TRAINING, "network.checkpoint: 'train' needs the sections train and reference"),
+        (
+            TRAINING | {"reference__images": "i", "expression__panel": None},
+            "expression.panel: missing; training needs a gene list",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_named(changes, line):
+    assert problems(**changes) == [line]
+
+
+def test_all_wrong_values_are_said_at_once():
+    found = problems(
+        generate__slab="big", generate__seed=-1, plane__height=None, network__patch=1, colour="red"
+    )
+    keys = [line.partition(":")[0] for line in found]
+    assert sorted(keys) == [
+        "colour",
+        "generate.seed",
+        "generate.slab",
+        "network.patch",
+        "plane.height",
+    ]
+
+
+def test_all_contradictions_are_said_at_once():
+    found = problems(
+        generate__slab=100,
+        generate__steps=45,
+        region=[0, 0, 999, 999],
+        network__checkpoint="train",
+    )
+    keys = [line.partition(":")[0] for line in found]
+    assert sorted(keys) == [
+        "expression.panel",
+        "generate.slab",
+        "generate.steps",
+        "network.checkpoint",
+        "region",
+    ]
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+keys = st.sampled_from(
+    "title region bounds network plane expression generate train generate__slab generate__noise "
+    "network__stains expression__kind expression__section_values expression__origin "
+    "plane__height".split()
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(keys, junk)
+def test_whatever_a_key_holds_the_answer_is_lines_that_name_keys(key, value):
+    values = config_with(**{key: value}) if value is not None else config_with(**{key: ()})
+    try:
+        parse_config(values)
+    except UserError as error:
+        top = key.partition("__")[0]
+        for line in str(error).splitlines():
+            assert line.partition(":")[0].partition(".")[0] in {top, "plane"}
+            assert not any(
+                word in line for word in ("Input", "tuple", "union", "literal", "dictionary")
+            )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"title": "Other"},
+        {"results": "elsewhere"},
+        {"generate__threads": 4},
+        {"generate__gpus": 1},
+        {"train__steps": 3, "train__threads": 4, "train__gpus": 1, "train__save_minutes": 1},
+    ],
+)
+def test_what_does_not_move_voxels_is_no_part_of_the_identity(changes):
+    plain = {"train__steps": 3} if "train__steps" in changes else {}
+    made, asked = (parse_config(config_with(**c)).identity() for c in (plain, changes))
+    assert made == asked
+
+
+def test_a_default_that_is_written_out_changes_nothing():
+    plain = parse_config(config_with())
+    written = parse_config(plain.model_dump(mode="json"))
+    assert written == plain
+    assert written.identity() == plain.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"generate__seed": 7}, "generate.seed was 0, is now 7"),
+        ({"region": [0, 0, 32, 32]}, "region was 'all', is now [0, 0, 32, 32]"),
+        ({"generate__steps": 5}, "generate.steps was 3, is now 5"),
+    ],
+)
+def test_differences_name_each_change(changes, line):
+    made, asked = (
+        json.loads(json.dumps(parse_config(config_with(**c)).identity())) for c in ({}, changes)
+    )
+    assert differences(made, asked) == [line]
+    assert differences(made, made) == []
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    record = tmp_path / "provenance.json"
+    made = parse_config(config_with())
+    refuse_other_results(made, record)
+    record.write_text(json.dumps({"identity": made.identity()}))
+    refuse_other_results(made, record)
+    other = parse_config(config_with(generate__seed=7, generate__steps=5))
+    with pytest.raises(UserError, match=r"seed was 0, is now 7; .*|steps was 3, is now 5; .*"):
+        refuse_other_results(other, record)
+    record.write_text("{")
+    with pytest.raises(UserError, match="not readable"):
+        refuse_other_results(made, record)
+
+
+def test_files_that_are_not_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(config_with(expression__panel="p.txt"))
+    assert missing_files(config) == [
+        "expression.source: no such file: molecules.csv",
+        "expression.panel: no such file: p.txt",
+        "network.checkpoint: no such file: network.safetensors",
+    ]
+    for name in ("molecules.csv", "p.txt", "network.safetensors"):
+        (tmp_path / name).touch()
+    assert missing_files(config) == []
+
+
+def test_files_that_the_workflow_makes_or_no_longer_needs_are_not_missed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").touch()
+    training = TRAINING | {"reference__images": "i.tif"}
+    phantom = {"phantom__height": 128, "phantom__width": 192}
+    assert missing_files(parse_config(config_with(**training, **phantom))) == []
+    (tmp_path / "out/expression/raster.zarr").mkdir(parents=True)
+    (tmp_path / "network.safetensors").touch()
+    assert missing_files(parse_config(config_with())) == []

@@ -1,0 +1,150 @@
+"""A region in memory in one call, and the published chain from molecules to image."""
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from teramind.diffusion import to_grey
+from teramind.errors import UserError
+from teramind.expression.raster import RasterWriter
+from teramind.expression.tiles import import_tiles
+from teramind.geometry import Rect
+from teramind.network import load_network
+from teramind.region import generate_region
+
+EXTENT = Rect(64, 32, 64, 96)
+"""Pixels of the plane that the test rasters cover: 2 x 3 patches."""
+
+
+def write_raster(path, *, panel=("Gad1", "Slc17a7", "Th"), sections=3, extent=EXTENT):
+    """A raster with 300 molecules everywhere in its extent."""
+    random = np.random.default_rng(1)
+    with RasterWriter(path, panel=panel, sections=sections, extent=extent) as writer:
+        writer.add(
+            section=random.integers(0, sections, 300),
+            y=random.integers(extent.y, extent.bottom, 300),
+            x=random.integers(extent.x, extent.right, 300),
+            gene=random.integers(0, len(panel), 300),
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory):
+    return write_raster(tmp_path_factory.mktemp("region") / "raster.zarr")
+
+
+@pytest.mark.slow
+def test_the_published_chain_is_repeated(shared, tmp_path):
+    chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
+    genes = [f"gene_{i}" for i in range(500)]
+    import_tiles(shared("goldens/chain_genes"), tmp_path / "raster", panel=genes, genes=500)
+    state = generate_region(
+        load_network(shared("goldens/z4_all_64_weights.safetensors")),
+        tmp_path / "raster",
+        region=(256, 512, 512, 768),
+        bounds="region",
+        noise="published",
+        raw=True,
+    )
+    wanted = chain["state_after_15"].float().numpy().reshape(2, 4, 512, 768)
+    error = np.abs(state - wanted).max()
+    print(f"largest error {error:.2e}")
+    assert error <= 2e-3
+
+
+def test_the_whole_raster_is_stain_section_y_x_in_grey_levels(tiny_network, raster):
+    grey = generate_region(tiny_network, raster, steps=2)
+    assert grey.shape == (2, 3, EXTENT.height, EXTENT.width)
+    assert grey.dtype == np.uint8
+
+
+def test_grey_levels_are_those_of_the_raw_state(tiny_network, raster):
+    state = generate_region(tiny_network, raster, steps=2, raw=True)
+    assert state.dtype == np.float32
+    assert np.abs(state).max() <= 1
+    np.testing.assert_array_equal(
+        generate_region(tiny_network, raster, steps=2), to_grey(state)
+    )
+
+
+def test_an_unaligned_region_is_a_crop_of_the_whole(tiny_network, raster):
+    whole = generate_region(tiny_network, raster, steps=2, raw=True)
+    part = generate_region(tiny_network, raster, region=(75, 51, 42, 60), steps=2, raw=True)
+    np.testing.assert_allclose(part, whole[..., 11:53, 19:79], atol=1e-5)
+
+
+def test_as_bounds_a_region_has_other_voxels_at_its_edge(tiny_network, raster):
+    inside = {"region": (96, 64, 32, 32), "steps": 2, "raw": True}
+    volume = generate_region(tiny_network, raster, **inside)
+    alone = generate_region(tiny_network, raster, bounds="region", **inside)
+    assert np.abs(volume - alone).max() > 1e-4
+
+
+def test_seed_decides_and_nothing_else(tiny_network, raster):
+    first, again, other = (
+        generate_region(tiny_network, raster, steps=2, seed=seed) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
+    path = write_raster(tmp_path / "raster.zarr", sections=1)
+    grey = generate_region(tiny_network, path, steps=2)
+    assert grey.shape == (2, 1, EXTENT.height, EXTENT.width)
+    assert np.ptp(grey) > 0
+
+
+def test_background_is_grey_level_0_and_raw_minus_1(tiny_network, tmp_path):
+    extent = Rect(0, 0, 64, 160)
+    with RasterWriter(
+        tmp_path / "raster", panel=tiny_network.spec.panel, sections=1, extent=extent
+    ) as writer:
+        zero = np.zeros(1, np.int64)
+        writer.add(section=zero, y=zero, x=zero, gene=zero)
+    assert (generate_region(tiny_network, tmp_path / "raster", steps=1)[..., 64:] == 0).all()
+    state = generate_region(tiny_network, tmp_path / "raster", steps=1, raw=True)
+    assert (state[..., 64:] == -1).all()
+    assert (state[..., :64] > -1).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"region": (0, 0, 32, 32)}, "outside the raster"),
+        ({"region": (64, 32, 65, 32)}, "outside the raster"),
+        ({"region": (64, 32, 0, 32)}, "outside the raster"),
+        ({"region": (70, 32, 32, 32), "bounds": "region"}, "multiples of the patch edge 32"),
+        ({"steps": 501}, "501 has no integer stride"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tiny_network, raster, settings, message):
+    with pytest.raises(UserError, match=message):
+        generate_region(tiny_network, raster, **settings)
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        (("Gad1", "Slc17a7"), "2 genes, the network reads 3"),
+        (("Gad1", "Th", "Slc17a7"), "gene 1 is Th, the network reads Slc17a7"),
+    ],
+)
+def test_expression_of_another_panel_is_refused(tiny_network, tmp_path, panel, message):
+    path = write_raster(tmp_path / "raster.zarr", panel=panel)
+    with pytest.raises(UserError, match=message):
+        generate_region(tiny_network, path)
+
+
+def test_a_longer_panel_with_the_networks_genes_first_gives_the_same(tiny_network, tmp_path):
+    short, long = tiny_network.spec.panel, (*tiny_network.spec.panel, "Sst")
+    with RasterWriter(tmp_path / "a", panel=short, sections=1, extent=EXTENT) as a:
+        with RasterWriter(tmp_path / "b", panel=long, sections=1, extent=EXTENT) as b:
+            y, gene = np.arange(64, 128, 8), np.arange(8) % 3
+            for writer in (a, b):
+                writer.add(section=0 * y, y=y, x=y, gene=gene)
+            b.add(section=0 * y, y=y, x=y, gene=np.full(8, 3))
+    found = [generate_region(tiny_network, tmp_path / name, steps=1) for name in "ab"]
+    np.testing.assert_array_equal(*found)

@@ -1,0 +1,134 @@
+"""State files: whole or absent, exact, and never mistaken for another or read when damaged."""
+
+import errno
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import teramind.state
+from teramind.errors import UserError
+from teramind.geometry import Rect
+from teramind.state import SavedStates, load_state, save_state
+
+IDENTITY = {"slab": "w00_r01_c02", "phase": "1", "run": "3f2a"}
+RECT = Rect(32, 64, 4, 6)
+
+
+def random_state(rect=RECT, dtype=np.float32):
+    """Two channels of noise with a background patch."""
+    shape = (2, rect.height, rect.width)
+    state = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    state[:, :2, :3] = np.nan
+    return state
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The bytes of a state file."""
+    path = tmp_path_factory.mktemp("state") / "state.safetensors"
+    save_state(path, random_state(), rect=RECT, identity=IDENTITY)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """Where damaged copies are put."""
+    return tmp_path_factory.mktemp("damaged") / "state.safetensors"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_state_comes_back_bit_by_bit_in_the_stored_type(tmp_path, dtype):
+    state = random_state()
+    save_state(tmp_path / "s.safetensors", state, rect=RECT, identity=IDENTITY, dtype=dtype)
+    rect, found = load_state(tmp_path / "s.safetensors", identity=IDENTITY)
+    assert rect == RECT
+    assert found.dtype == np.float32
+    assert found.tobytes() == state.astype(dtype).astype(np.float32).tobytes()
+
+
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    def fill_disk(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(teramind.state, "save_file", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_state(tmp_path / "s.safetensors", random_state(), rect=RECT, identity=IDENTITY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_state_before(tmp_path, monkeypatch):
+    path = tmp_path / "s.safetensors"
+    save_state(path, random_state(), rect=RECT, identity=IDENTITY)
+    before = path.read_bytes()
+
+    def fail(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teramind.state, "save_file", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(path, 0 * random_state(), rect=RECT, identity=IDENTITY)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_no_changed_byte_passes_unnoticed(content, damaged, data):
+    place = data.draw(st.integers(0, len(content) - 1))
+    flips = data.draw(st.integers(1, 255))
+    changed = bytearray(content)
+    changed[place] ^= flips
+    damaged.write_bytes(changed)
+    try:
+        rect, found = load_state(damaged, identity=IDENTITY)
+    except UserError as error:
+        assert str(error).startswith(f"state {damaged}: ")
+        assert "\n" not in str(error)
+    else:  # white space of the header
+        assert rect == RECT
+        assert found.tobytes() == random_state().tobytes()
+
+
+def test_no_changed_byte_of_the_voxels_passes(content, damaged):
+    for place in range(len(content) - random_state().nbytes, len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        damaged.write_bytes(changed)
+        with pytest.raises(UserError, match="damaged"):
+            load_state(damaged, identity=IDENTITY)
+
+
+def test_a_truncated_file_is_damaged(content, damaged):
+    for length in range(len(content)):
+        damaged.write_bytes(content[:length])
+        with pytest.raises(UserError, match="damaged"):
+            load_state(damaged, identity=IDENTITY)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"state .*absent\.safetensors"):
+        load_state(tmp_path / "absent.safetensors", identity=IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("slab", "w00_r01_c03"), ("phase", "0"), ("run", "77aa")]
+)
+def test_the_state_of_another_slab_phase_or_run_is_refused(content, damaged, key, other):
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=f"belongs to {key} {IDENTITY[key]}, not {other}"):
+        load_state(damaged, identity={**IDENTITY, key: other})
+
+
+def test_neighbouring_states_read_as_one_plane():
+    plane = np.random.default_rng(0).standard_normal((2, 10, 10)).astype(np.float32)
+    parts = [Rect(100, 50, 6, 4), Rect(100, 54, 6, 6), Rect(106, 50, 4, 4)]
+    whole = Rect(100, 50, 10, 10)
+    read = SavedStates([(part, plane[:, *part.within(whole)]) for part in parts])
+    plane[:, 6:, 4:] = np.nan
+    np.testing.assert_array_equal(read(whole), plane)
+    np.testing.assert_array_equal(read(Rect(104, 52, 4, 5)), plane[:, 4:8, 2:7])
+    assert np.isnan(read(Rect(96, 50, 4, 10))).all()

@@ -1,0 +1,267 @@
+"""The workflow from molecules to slides, run by the real Snakemake on a tiny brain."""
+
+import json
+import random
+import re
+import signal
+import time
+from collections import Counter, defaultdict
+
+import anndata
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import tifffile
+import yaozarrs
+from workflow_project import PANEL, ROOT, SIZE, Project, planned, write_network
+
+from teramind.expression import Raster
+from teramind.geometry import Slab
+from teramind.network import load_network
+from teramind.region import generate_region
+from teramind.volume import read_volume, verify_shards
+
+KEPT = ("volume/volume.zarr/**/*", "volume/receipts/*", "volume/pyramid/*", "wsi/*")
+"""Results whose bytes depend on the input alone."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project that ran to its end; tests leave it as it is."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    project.printed = project.run()
+    return project
+
+
+def jobs_of(config):
+    """Jobs per rule that the geometry asks for."""
+    layout = config.layout()
+    slabs = {f"generate_p{p:03d}": len(list(layout.slabs(p))) for p in range(layout.phases)}
+    sections = layout.windows.generated
+    single = dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
+    stitch = slabs[f"generate_p{layout.phases - 1:03d}"]
+    return Counter(single | slabs | dict(stitch=stitch, pyramid=sections, export_wsi=sections))
+
+
+def needed_for(layout, slab):
+    """Jobs per rule behind one slab's receipt, when no state is left."""
+    states = {slab, slab._replace(row=slab.row + 1), slab._replace(col=slab.col + 1)}
+    states &= set(layout.slabs(layout.phases - 1))
+    jobs = Counter(stitch=1)
+    for phase in reversed(range(layout.phases)):
+        jobs[f"generate_p{phase:03d}"] = len(states)
+        states = {s for slab in states for s in layout.sources(slab, phase)} if phase else states
+    return jobs
+
+
+def edges_of(dot):
+    """Job -> jobs it needs, both as (rule, slab), from Snakemake's graph."""
+    jobs = {
+        number: (rule, slab)
+        for number, rule, slab in re.findall(r'(\d+)\[label = "(\w+)(?:\\nslab: (\w+))?"', dot)
+    }
+    edges = defaultdict(set)
+    for needed, job in re.findall(r"^\s*(\d+) -> (\d+)", dot, re.M):
+        edges[jobs[job]].add(jobs[needed])
+    return edges
+
+
+def test_the_plan_needs_no_data(tmp_path):
+    project = Project(tmp_path, plane__height=512, plane__width=512, plane__sections=5)
+    (tmp_path / "molecules.csv").unlink()
+    (tmp_path / "network.safetensors").unlink()
+    printed = project.run("-n")
+    assert planned(printed) == jobs_of(project.config)
+    assert "warning: expression.source: no such file: molecules.csv" in printed
+    assert "warning: network.checkpoint: no such file: network.safetensors" in printed
+
+
+def test_the_bundled_example_plans_without_a_warning(tmp_path):
+    project = Project(tmp_path)
+    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
+    printed = project.run("-n")
+    assert planned(printed)["export_wsi"] == 4
+    assert "warning: " not in printed
+
+
+def test_a_phase_of_a_slab_needs_the_phase_before_of_itself_and_the_eight_around_it(tmp_path):
+    project = Project(tmp_path, plane__height=256, plane__width=256)
+    edges = edges_of(project.run("--dag"))
+    inputs = {("bin_expression", "")}
+    for slab in project.config.layout().slabs(1):
+        near = {Slab(0, slab.row + dy, slab.col + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)}
+        near = {str(s) for s in near if 0 <= min(s.row, s.col) <= max(s.row, s.col) < 4}
+        states = {("generate_p000", s) for s in near}
+        assert edges["generate_p001", str(slab)] == states | inputs
+        assert edges["generate_p000", str(slab)] == inputs
+
+
+def test_the_jobs_are_those_of_the_geometry(finished):
+    assert planned(finished.printed) == jobs_of(finished.config)
+
+
+def test_everything_is_made_and_nothing_is_left_over(finished):
+    made = finished.results
+    sections = [f"section_{z:03d}.ome.tif" for z in range(2)]
+    assert sorted(p.name for p in (made / "wsi").iterdir()) == sections
+    assert sorted(p.name for p in (made / "volume/pyramid").iterdir()) == [
+        "000.json",
+        "001.json",
+    ]
+    assert "<html" in (made / "report.html").read_text()
+    assert not list(made.glob("work/**/*.safetensors"))
+    assert not finished.leftovers()
+
+
+def test_the_record_tells_what_was_run(finished):
+    record = json.loads((finished.results / "provenance.json").read_text())
+    assert record["config"] == finished.config.model_dump(mode="json")
+    assert set(record["inputs"]) == {"molecules.csv", "network.safetensors"}
+
+
+def test_receipts_hold_the_checksums_of_their_shards(finished):
+    volume = finished.results / "volume/volume.zarr"
+    receipts = sorted((finished.results / "volume/receipts").iterdir())
+    assert len(receipts) == 6
+    for path in receipts:
+        receipt = json.loads(path.read_text())
+        assert receipt["slab"] == path.stem
+        assert len(receipt["shards"]) == 4  # 2 stains x 2 sections
+        assert verify_shards(volume, receipt["shards"]) == []
+
+
+def test_volume_and_slides_are_valid_and_hold_the_same_pixels(finished):
+    volume = finished.results / "volume/volume.zarr"
+    yaozarrs.validate_zarr_store(str(volume))
+    voxels = read_volume(volume)
+    assert voxels.shape == (2, 2, *SIZE)
+    assert voxels.any()
+    for z in range(2):
+        slide = tifffile.imread(finished.results / f"wsi/section_{z:03d}.ome.tif")
+        np.testing.assert_array_equal(slide, voxels[:, z])
+
+
+def test_slabs_and_phases_do_not_show(finished):
+    network = load_network(finished.folder / "network.safetensors")
+    whole = generate_region(network, finished.results / "expression/raster.zarr", steps=3)
+    difference = np.abs(whole.astype(int) - read_volume(finished.results / "volume/volume.zarr"))
+    assert difference.max() <= 1
+    assert (difference == 0).mean() >= 0.999
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    before = finished.files("**/*")
+    assert "Nothing to be done" in finished.run()
+    assert finished.files("**/*") == before
+
+
+def test_results_of_other_settings_are_refused(finished, tmp_path):
+    project = finished.copy(tmp_path)
+    before = project.files("**/*")
+    project.configure(generate__seed=7)
+    assert "generate.seed was 0, is now 7" in project.fail()
+    assert project.files("**/*") == before
+
+
+def test_one_slab_is_made_again_from_what_it_needs(finished, tmp_path):
+    project = finished.copy(tmp_path)
+    layout = project.config.layout()
+    receipt = "volume/receipts/w00_r00_c00.json"
+    (project.results / receipt).unlink()
+    printed = project.run(f"out/{receipt}")
+    assert planned(printed) == needed_for(layout, Slab(0, 0, 0))
+    after = Counter(pyramid=2, export_wsi=2, report=1, all=1)
+    assert planned(project.run()) == after
+    assert project.files(*KEPT) == finished.files(*KEPT)
+
+
+def kill(process):
+    """SIGKILL Snakemake and all its jobs."""
+    parent = psutil.Process(process.pid)
+    family = [parent, *parent.children(recursive=True)]
+    for member in family:
+        member.suspend()
+    for member in family:
+        member.kill()
+    process.communicate()
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path):
+    project = Project(tmp_path)
+    process = project.start()
+    rng = random.Random(5)
+    wanted = rng.randint(2, 5)
+    while len(list(project.results.glob("work/p001/*"))) < wanted:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    time.sleep(rng.uniform(0, 3))
+    kill(process)
+    assert process.returncode == -signal.SIGKILL
+    assert not (project.results / "report.html").exists()
+    project.run("--unlock")
+    again = planned(project.run())
+    assert again["generate_p001"] <= 6 - wanted + 2
+    assert project.files(*KEPT) == finished.files(*KEPT)
+
+
+def test_a_single_section_runs(tmp_path):
+    project = Project(
+        tmp_path,
+        plane__sections=1,
+        network__sections=1,
+        expression__section=None,
+        generate__slab=192,
+        generate__phases=1,
+    )
+    write_network(tmp_path / "network.safetensors", sections=1)
+    assert planned(project.run()) == jobs_of(project.config)
+    assert read_volume(project.results / "volume/volume.zarr").shape == (2, 1, *SIZE)
+
+
+def test_cells_are_binned(tmp_path):
+    rng = np.random.default_rng(2)
+    counts = rng.integers(0, 5, (50, len(PANEL)))
+    cells = anndata.AnnData(
+        counts.astype(np.float32),
+        obs=pd.DataFrame({"slice": ["a", "b"] * 25}, index=[f"cell{i}" for i in range(50)]),
+        var=pd.DataFrame(index=list(PANEL)),
+        obsm={"spatial": rng.uniform(30, 100, (50, 2))},
+    )
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    project = Project(
+        tmp_path,
+        expression={
+            "kind": "cells",
+            "source": "cells.h5ad",
+            "section": "slice",
+            "section_values": ["a", "b"],
+            "units": "pixel",
+        },
+    )
+    project.run("--until", "bin_expression")
+    raster = Raster.open(project.results / "expression/raster.zarr")
+    assert raster.panel == PANEL
+    assert raster.molecules_per_section == (counts[::2].sum(), counts[1::2].sum())
+
+
+def test_published_tiles_are_binned(tmp_path):
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    np.savez(
+        folder / "0_256_0_256_-128_384_-128_384.npz",
+        coords=np.array([[128, 200, 383], [128, 300, 383], [0, 4, 5]]),
+        data=np.array([1, 2, 3], np.uint16),
+        shape=np.array([512, 512, 6]),
+        fill_value=np.array(0),
+    )
+    project = Project(
+        tmp_path,
+        expression={"kind": "tiles", "source": "tiles", "genes": 3},
+        plane__height=256,
+        plane__width=256,
+    )
+    project.run("--until", "bin_expression")
+    raster = Raster.open(project.results / "expression/raster.zarr")
+    assert raster.molecules_per_section == (1, 5)
