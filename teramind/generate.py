@@ -183,6 +183,9 @@ class PhasePlane:
         Aligned patches are encoded once each, row by row; two rows of features are held.
         """
         new = self.blank.clone()
+        if not mask.any():
+            self.state = new
+            return
         time = self.network.embed_time(torch.tensor([step.t], device=self.device))
         aligned = touched(mask)
         rank = np.cumsum(aligned, axis=1) - 1  # where an aligned patch stands among its row's

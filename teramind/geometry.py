@@ -214,7 +214,9 @@ class Layout:
     def sources(self, slab: Slab, phase: int) -> list[Slab]:
         """Slabs of the phase before that `slab` reads: itself and those around it."""
         near = [
-            Slab(slab.window, slab.row + dy, slab.col + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+            Slab(slab.window, slab.row + dy, slab.col + dx)
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
         ]
         return [s for s in near if self.core(s, phase - 1) != EMPTY]
 

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from teramind.config import Config, parse_config
@@ -33,8 +33,10 @@ def job(snakemake: Any) -> Iterator[Config]:
             line = describe(error)
             if line is None:
                 raise
-            for stream in (2, terminal):
-                os.write(stream, f"error: {line}\n".encode())
+            message = f"error: {line}\n".encode()
+            os.write(terminal, message)
+            with suppress(OSError):  # a full disk takes no more log
+                os.write(2, message)
             sys.exit(1)
 
 

@@ -50,7 +50,8 @@ class PhiloxNoise:
 
     def _patch(self, section: int, stain: int, tile: Rect) -> NDArray[np.float32]:
         place = [0, section * self.stains + stain, tile.y // self.patch, tile.x // self.patch]
-        bits = np.random.Philox(key=[self.seed, 0], counter=place)
+        key = np.array([self.seed, 0], np.uint64)  # a list with a seed from 2^63 on becomes floats
+        bits = np.random.Philox(key=key, counter=place)
         words = bits.random_raw(self.patch**2).reshape(self.patch, self.patch)
         return ndtri(((words >> np.uint64(11)) + 0.5) * 2.0**-53).astype(np.float32)
 

@@ -49,7 +49,7 @@ def problem(error: ErrorDetails, model: type[BaseModel], kinds: tuple[str, ...])
         model: the configuration's model.
         kinds: tags of its discriminated section, which are not part of a key's path.
     """
-    key = ".".join(str(part) for part in error["loc"] if part not in kinds)
+    key = ".".join(_shown(part) for part in error["loc"] if part not in kinds)
     if error["type"] == "extra_forbidden":
         tag = next((f" with kind {part}" for part in error["loc"] if part in kinds), "")
         return f"{key}: no such key{tag}{_nearest(key, model)}"
@@ -63,6 +63,12 @@ def problem(error: ErrorDetails, model: type[BaseModel], kinds: tuple[str, ...])
         return f"{key}: missing; {must}"
     got = context.get("tag", error["input"])
     return f"{key}: got {got!r}; {must}"
+
+
+def _shown(part: str | int) -> str:
+    """A step of a key's path; quoted where it would break the line or be invisible."""
+    text = str(part)
+    return text if text and text.isprintable() else repr(text)
 
 
 def _nearest(key: str, model: type[BaseModel]) -> str:

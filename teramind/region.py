@@ -64,6 +64,11 @@ def generate_region(
             f"{network.spec.patch}"
         )
     windows = Windows(sections=network.spec.sections, planes=expression.sections)
+    if not len(windows):
+        raise UserError(
+            f"raster {raster}: {expression.sections} sections are too few for windows of "
+            f"{network.spec.sections}"
+        )
     layout = Layout(
         bounds=around if bounds == "region" else volume,
         region=around,
@@ -81,7 +86,7 @@ def generate_region(
         schedule=sampling_steps(steps),
     )
     state = _all_windows(generator)[:, :, *wanted.within(around)]
-    return state if raw else to_grey(state)
+    return state.astype(np.float32) if raw else to_grey(state)
 
 
 def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from teramind.errors import UserError
 from teramind.files import atomic_path, digest
@@ -42,7 +42,8 @@ def save_state(
     stored = np.ascontiguousarray(state, dtype=dtype)
     record = {**identity, "rect": list(rect), "blake2b": _checksum(stored, rect, identity)}
     with atomic_path(path) as temporary:
-        save_file({_TENSOR: stored}, temporary, metadata={_RECORD: json.dumps(record)})
+        # Not `save_file`, whose error on a full disk is no OSError.
+        temporary.write_bytes(save({_TENSOR: stored}, metadata={_RECORD: json.dumps(record)}))
 
 
 def load_state(

@@ -23,8 +23,8 @@ from teramind.dataset import Batch, TrainingWindows
 from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.files import atomic_path
-from teramind.network.initial import start_as_copy
 from teramind.network import Network, NetworkSpec, save_network
+from teramind.network.initial import start_as_copy
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""

@@ -170,13 +170,15 @@ junk = st.recursive(
     max_leaves=4,
 )
 keys = st.sampled_from(
-    "title region bounds network plane expression generate train generate__slab generate__noise "
-    "network__stains expression__kind expression__section_values expression__origin "
-    "plane__height".split()
+    [
+        *("title", "region", "bounds", "network", "plane", "expression", "generate", "train"),
+        *("generate__slab", "generate__noise", "network__stains", "expression__kind"),
+        *("expression__section_values", "expression__origin", "plane__height"),
+    ]
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(keys, junk)
 def test_whatever_a_key_holds_the_answer_is_lines_that_name_keys(key, value):
     values = config_with(**{key: value}) if value is not None else config_with(**{key: ()})

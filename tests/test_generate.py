@@ -1,6 +1,5 @@
 """Generation is exact wherever slabs and phases are cut, and computes no patch without need."""
 
-import copy
 import itertools
 
 import numpy as np
@@ -18,18 +17,18 @@ from teramind.noise import PhiloxNoise
 from teramind.state import SavedStates
 
 P = 32
-STEPS = 15
-BOUNDS = Rect(32, 64, 6 * P, 11 * P)
-ROI = Rect(64, 160, 3 * P, 6 * P)
-LATE = sampling_steps(50)[-STEPS:]
+STEPS = 4
+BOUNDS = Rect(32, 64, 3 * P, 5 * P)
+ROI = Rect(64, 128, 2 * P, 2 * P)
+LATE = sampling_steps(25)[-STEPS:]
 """The end of a run, where few pixels of untrained networks are cut off at -1 or 1."""
 
 LAYOUTS = {
-    "2 x 3 slabs, 1 phase": (BOUNDS, 5, 1),
-    "2 x 3 slabs, 3 phases": (BOUNDS, 5, 3),
-    "2 x 3 slabs, 15 phases": (BOUNDS, 5, 15),
-    "region, 1 phase": (ROI, 6, 1),
-    "region, 3 phases": (ROI, 5, 3),
+    "2 x 3 slabs, 1 phase": (BOUNDS, 2, 1),
+    "2 x 3 slabs, 3 phases": (BOUNDS, 2, 3),
+    "2 x 3 slabs, a phase per step": (BOUNDS, 2, STEPS),
+    "region, 1 phase": (ROI, 2, 1),
+    "region, 3 phases": (ROI, 2, 3),
 }
 
 
@@ -66,12 +65,12 @@ def random_expression(rect=BOUNDS):
     return DenseExpression(np.random.default_rng(3).integers(1, 5, shape, np.uint8), rect)
 
 
-def random_network(dtype, sections=1):
+def random_network(dtype):
     """A network with one stain whose every weight is random."""
     torch.manual_seed(1)
-    network = Network(NetworkSpec(P, sections, ("DAPI",), 3, 2, 8))
+    network = Network(NetworkSpec(P, 1, ("DAPI",), 3, 2, 8))
     for parameter in network.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
+        parameter.data += 0.05 * torch.randn_like(parameter)
     return network.requires_grad_(False).eval().to(dtype)
 
 
@@ -99,15 +98,14 @@ def make_generator(network, *, expression=None, schedule=LATE, margin=1, phases=
 
 def run_slabs(generator):
     """State of the region, slab by slab and phase by phase."""
-    layout, read = generator.layout, generator.initial(0)
+    layout, states = generator.layout, {}
     for phase in range(layout.phases):
-        states = {}
+        before, states = states, {}
         for slab in layout.slabs(phase):
-            if phase:
-                read = SavedStates([before[source] for source in layout.sources(slab, phase)])
+            sources = layout.sources(slab, phase) if phase else []
+            read = SavedStates([before[s] for s in sources]) if phase else generator.initial(0)
             states[slab] = layout.core(slab, phase), generator.run_phase(slab, phase, read)
-        before = states
-    return SavedStates(list(before.values()))(layout.region)
+    return SavedStates(list(states.values()))(layout.region)
 
 
 def whole_plane(generator):
@@ -154,19 +152,176 @@ def test_slabs_and_phases_change_nothing(precise, reference, name):
     assert np.abs(state - reference[:, *region.within(BOUNDS)]).max() < 1e-9
 
 
-@pytest.mark.parametrize("phases", [1, 3, 15])
-def test_in_float32_slabs_and_phases_change_grey_levels_by_rounding_only(phases):
+def test_in_float32_slabs_and_phases_change_grey_levels_by_rounding_only():
     network = random_network(torch.float32)
     whole = to_grey(run_slabs(make_generator(network)))
-    slabs = to_grey(run_slabs(make_generator(network, slab=5 * P, phases=phases)))
-    assert np.abs(whole.astype(int) - slabs).max() <= 1
-    assert (whole == slabs).mean() >= 0.999
+    for phases in (1, 3, STEPS):
+        slabs = to_grey(run_slabs(make_generator(network, slab=2 * P, phases=phases)))
+        assert np.abs(whole.astype(int) - slabs).max() <= 1
+        assert (whole == slabs).mean() >= 0.999
 
 
 def test_a_slab_run_twice_is_the_same_bytes():
     network = random_network(torch.float32)
     states = []
     for _ in range(2):
-        generator = make_generator(network, slab=5 * P, phases=15)
+        generator = make_generator(network, slab=2 * P, phases=3)
         states.append(generator.run_phase(Slab(0, 0, 0), 0, generator.initial(0)).tobytes())
     assert states[0] == states[1]
+
+
+def test_beyond_the_bounds_the_state_is_minus_1_and_nothing_is_read(precise, reference):
+    generator = make_generator(precise, bounds=ROI)
+    asked = []
+
+    def read(rect):
+        asked.append(rect)
+        return generator.initial(0)(rect)
+
+    state = generator.run_phase(Slab(0, 0, 0), 0, read)
+    assert all(rect.cut(ROI) == rect for rect in asked)
+    assert np.abs(state - whole_plane(generator)).max() < 1e-9
+    assert np.abs(state - reference[:, *ROI.within(BOUNDS)]).max() > 1e-3
+
+
+def one_step(network, *, pixel=None, molecule=None):
+    """State after one step, perhaps with one pixel or one bin of expression (y, x) changed."""
+    expression = random_expression()
+    if molecule:
+        y, x = molecule[0] - expression.rect.y, molecule[1] - expression.rect.x
+        expression.dense[y // BIN, x // BIN, 0] += 3
+    generator = make_generator(network, expression=expression, schedule=sampling_steps(1))
+
+    def read(rect):
+        state = 0.1 * generator.initial(0)(rect).astype(float)
+        if pixel:
+            state[:, pixel[0] - rect.y, pixel[1] - rect.x] += 0.5
+        return state
+
+    return generator.run_phase(Slab(0, 0, 0), 0, read)
+
+
+def moved(a, b):
+    """Patches (row, column of the plane) in which two states of the bounds differ."""
+    differs = (a != b).any(0).reshape(BOUNDS.height // P, P, BOUNDS.width // P, P).any((1, 3))
+    return {(BOUNDS.y // P + row, BOUNDS.x // P + col) for row, col in np.argwhere(differs)}
+
+
+def reading(y, x):
+    """Patches of the bounds that contain a pixel when they are grown by half a patch."""
+    return {
+        (row, col)
+        for row in range(BOUNDS.y // P, BOUNDS.bottom // P)
+        for col in range(BOUNDS.x // P, BOUNDS.right // P)
+        if row * P - P // 2 <= y < (row + 1) * P + P // 2
+        and col * P - P // 2 <= x < (col + 1) * P + P // 2
+    }
+
+
+@pytest.fixture(scope="module")
+def unchanged(precise):
+    """State after one step."""
+    return one_step(precise)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(BOUNDS.y, BOUNDS.bottom - 1), st.integers(BOUNDS.x, BOUNDS.right - 1))
+def test_a_pixel_moves_the_patches_half_a_patch_around_it(precise, unchanged, y, x):
+    assert moved(one_step(precise, pixel=(y, x)), unchanged) == reading(y, x)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.integers(BOUNDS.y - P, BOUNDS.bottom + P - 1),
+    st.integers(BOUNDS.x - P, BOUNDS.right + P - 1),
+)
+def test_a_bin_moves_the_patches_half_a_patch_around_it(precise, unchanged, y, x):
+    assert moved(one_step(precise, molecule=(y, x)), unchanged) == reading(y, x)
+
+
+def tissue_at(patches, rect):
+    """Expression with one molecule in each of the patches (row, column of the plane)."""
+    counts = np.zeros((rect.height // BIN, rect.width // BIN, 3), np.uint8)
+    for row, col in patches:
+        counts[(row * P - rect.y) // BIN, (col * P - rect.x) // BIN, 1] = 1
+    return DenseExpression(counts, rect)
+
+
+def near(patches, reach, rect):
+    """Patches of `rect` at most `reach` rows and columns from any of `patches`."""
+    return {
+        (row, col)
+        for row in range(rect.y // P, rect.bottom // P)
+        for col in range(rect.x // P, rect.right // P)
+        if any(max(abs(row - r), abs(col - c)) <= reach for r, c in patches)
+    }
+
+
+plane = Rect(2 * P, P, 9 * P, 10 * P)
+places = st.tuples(st.integers(2, 10), st.integers(1, 10))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    patches=st.sets(places, max_size=4),
+    corner=places,
+    margin=st.integers(0, 2),
+    reach=st.integers(0, 3),
+)
+def test_needed_is_tissue_in_the_region_grown_by_the_steps_left(
+    precise, patches, corner, margin, reach
+):
+    region = Rect(corner[0] * P, corner[1] * P, 3 * P, 4 * P).cut(plane)
+    generator = make_generator(
+        precise,
+        expression=tissue_at(patches, plane),
+        bounds=plane,
+        region=region,
+        margin=margin,
+    )
+    wanted = near(near(patches, margin, region), reach, plane)
+    found = np.argwhere(generator.needed(0, plane, reach)).tolist()
+    assert {(plane.y // P + row, plane.x // P + col) for row, col in found} == wanted
+
+
+@pytest.fixture
+def half_empty():
+    """Expression in the two left columns of the bounds only."""
+    left = [(BOUNDS.y // P + row, BOUNDS.x // P + col) for row in range(3) for col in range(2)]
+    return tissue_at(left, BOUNDS)
+
+
+def test_background_is_skipped_and_tissue_is_as_if_nothing_were(precise, half_empty):
+    everything = run_slabs(make_generator(precise, expression=half_empty, margin=9))
+    assert np.isfinite(everything).all()
+    skipping = make_generator(precise, expression=half_empty, slab=2 * P, phases=3)
+    state = run_slabs(skipping)
+    np.testing.assert_allclose(state[..., : 3 * P], everything[..., : 3 * P], atol=1e-9)
+    assert np.isnan(state[..., 3 * P :]).all()
+
+
+def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise, half_empty):
+    generator = make_generator(precise, expression=half_empty, margin=0, schedule=LATE[-3:])
+    wanted = near([(row, col) for row in range(1, 4) for col in range(2, 4)], 0, BOUNDS)
+    sizes = [len(near(wanted, left, BOUNDS)) for left in (2, 1, 0)]
+    done = []
+    generator.run_phase(Slab(0, 0, 0), 0, generator.initial(0), done.append)
+    ends = list(itertools.accumulate(done))
+    assert set(itertools.accumulate(sizes)) <= set(ends)
+    assert ends[-1] == sum(sizes) == generator.work(Slab(0, 0, 0), 0)
+
+
+def test_each_aligned_patch_is_encoded_once_per_step(precise, monkeypatch):
+    encoded = []
+    encode = precise.encode
+
+    def count(state, genes, time):
+        encoded.extend(patch.numpy().tobytes() for patch in state)
+        return encode(state, genes, time)
+
+    monkeypatch.setattr(precise, "encode", count)
+    generator = make_generator(precise, schedule=LATE[-2:])
+    run_slabs(generator)
+    rows, cols = BOUNDS.height // P + 1, BOUNDS.width // P + 1
+    assert len(encoded) == 2 * rows * cols
+    assert len(set(encoded)) == len(encoded)

@@ -144,7 +144,9 @@ def test_slabs_tile_what_is_wanted_of_each_phase(layout):
 @fast
 @given(layouts())
 def test_slabs_of_the_last_phase_are_the_region(layout):
-    cores = [layout.core(s, layout.phases - 1) for s in layout.slabs_of_window(0, layout.phases - 1)]
+    cores = [
+        layout.core(s, layout.phases - 1) for s in layout.slabs_of_window(0, layout.phases - 1)
+    ]
     np.testing.assert_array_equal(painted(layout, cores), painted(layout, [layout.region]))
     assert (cores[0].y, cores[0].x) == (layout.region.y, layout.region.x)
     assert all(max(core.height, core.width) <= layout.slab for core in cores)
@@ -163,7 +165,9 @@ def test_what_a_phase_reads_its_sources_hold(layout):
             held = painted(layout, [layout.core(s, phase - 1) for s in sources])
             rows, cols = read.rounded_out(layout.patch).cut(layout.bounds).within(layout.bounds)
             p = layout.patch
-            assert (held[rows.start // p : rows.stop // p, cols.start // p : cols.stop // p] == 1).all()
+            assert (
+                held[rows.start // p : rows.stop // p, cols.start // p : cols.stop // p] == 1
+            ).all()
 
 
 @fast

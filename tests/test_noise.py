@@ -38,13 +38,12 @@ def philox_block(key, counter):
 @given(crops, st.lists(st.integers(0, 9), min_size=1, max_size=3))
 def test_a_crop_of_the_plane_is_a_crop_of_its_noise(crop, sections):
     whole = philox()(WHOLE, range(10))
-    np.testing.assert_array_equal(
-        philox()(crop, sections), whole[:, sections, *crop.within(WHOLE)]
-    )
+    np.testing.assert_array_equal(philox()(crop, sections), whole[:, sections, *crop.within(WHOLE)])
 
 
-def test_bits_are_philox_keyed_by_seed_and_counted_by_place():
-    seed, section, stain, row, col = 2**63 + 11, 7, 1, 3, 5
+@pytest.mark.parametrize("seed", [0, 5, 2**63 + 11, 2**64 - 1])
+def test_bits_are_philox_keyed_by_seed_and_counted_by_place(seed):
+    section, stain, row, col = 7, 1, 3, 5
     found = philox(seed=seed)(Rect(row * 32, col * 32, 1, 8), [section])[stain, 0, 0]
     blocks = [philox_block((seed, 0), (n, 2 * section + stain, row, col)) for n in (1, 2)]
     words = np.array([word >> 11 for block in blocks for word in block], float)

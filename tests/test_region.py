@@ -63,9 +63,7 @@ def test_grey_levels_are_those_of_the_raw_state(tiny_network, raster):
     state = generate_region(tiny_network, raster, steps=2, raw=True)
     assert state.dtype == np.float32
     assert np.abs(state).max() <= 1
-    np.testing.assert_array_equal(
-        generate_region(tiny_network, raster, steps=2), to_grey(state)
-    )
+    np.testing.assert_array_equal(generate_region(tiny_network, raster, steps=2), to_grey(state))
 
 
 def test_an_unaligned_region_is_a_crop_of_the_whole(tiny_network, raster):
@@ -83,7 +81,7 @@ def test_as_bounds_a_region_has_other_voxels_at_its_edge(tiny_network, raster):
 
 def test_seed_decides_and_nothing_else(tiny_network, raster):
     first, again, other = (
-        generate_region(tiny_network, raster, steps=2, seed=seed) for seed in (3, 3, 4)
+        generate_region(tiny_network, raster, steps=1, seed=seed) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -139,12 +137,12 @@ def test_expression_of_another_panel_is_refused(tiny_network, tmp_path, panel, m
 
 
 def test_a_longer_panel_with_the_networks_genes_first_gives_the_same(tiny_network, tmp_path):
-    short, long = tiny_network.spec.panel, (*tiny_network.spec.panel, "Sst")
-    with RasterWriter(tmp_path / "a", panel=short, sections=1, extent=EXTENT) as a:
-        with RasterWriter(tmp_path / "b", panel=long, sections=1, extent=EXTENT) as b:
-            y, gene = np.arange(64, 128, 8), np.arange(8) % 3
-            for writer in (a, b):
-                writer.add(section=0 * y, y=y, x=y, gene=gene)
-            b.add(section=0 * y, y=y, x=y, gene=np.full(8, 3))
+    y, gene = np.arange(64, 128, 8), np.arange(8) % 3
+    for name, more in (("a", ()), ("b", ("Sst",))):
+        panel = (*tiny_network.spec.panel, *more)
+        with RasterWriter(tmp_path / name, panel=panel, sections=1, extent=EXTENT) as writer:
+            writer.add(section=0 * y, y=y, x=y, gene=gene)
+            if more:
+                writer.add(section=0 * y, y=y, x=y, gene=np.full(8, 3))
     found = [generate_region(tiny_network, tmp_path / name, steps=1) for name in "ab"]
     np.testing.assert_array_equal(*found)

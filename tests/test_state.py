@@ -1,13 +1,13 @@
 """State files: whole or absent, exact, and never mistaken for another or read when damaged."""
 
-import errno
+import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import teramind.state
 from teramind.errors import UserError
 from teramind.geometry import Rect
 from teramind.state import SavedStates, load_state, save_state
@@ -48,28 +48,28 @@ def test_a_state_comes_back_bit_by_bit_in_the_stored_type(tmp_path, dtype):
     assert found.tobytes() == state.astype(dtype).astype(np.float32).tobytes()
 
 
-def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
-    def fill_disk(tensors, path, metadata):
-        path.write_bytes(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
+@contextmanager
+def no_room():
+    """No file can grow beyond 100 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(teramind.state, "save_file", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
+
+def test_without_room_on_the_disk_no_file_is_left(tmp_path):
+    with pytest.raises(OSError, match="File too large"), no_room():
         save_state(tmp_path / "s.safetensors", random_state(), rect=RECT, identity=IDENTITY)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_state_before(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_state_before(tmp_path):
     path = tmp_path / "s.safetensors"
     save_state(path, random_state(), rect=RECT, identity=IDENTITY)
     before = path.read_bytes()
-
-    def fail(tensors, path, metadata):
-        path.write_bytes(b"half of it")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(teramind.state, "save_file", fail)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(OSError, match="File too large"), no_room():
         save_state(path, 0 * random_state(), rect=RECT, identity=IDENTITY)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.dataset import PairedImages, TrainingWindows
-from teramind.diffusion import window_loss
+from teramind.diffusion import alphas_cumprod, window_loss
 from teramind.errors import UserError
 from teramind.expression.raster import Raster, RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
-from teramind.network import load_network
+from teramind.network import Network, NetworkSpec, load_network
+from teramind.network.initial import start_as_copy
 from teramind.train import SKIPPED_IN_A_ROW, Trainer, TrainSettings, rate_at, train
 
 FIELD = Rect(0, 0, 128, 160)
@@ -316,3 +317,32 @@ def test_training_leaves_a_checkpoint_that_says_how_it_was_made(windows, tiny_sp
         rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
     assert rows == state["losses"]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=8)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    start_as_copy(network)
+    state, counts = torch.randn(4, 4, 32, 32), torch.rand(4, 2, 2, 4, 3)
+    with torch.inference_mode():
+        _, aligned = network.predict_noise(state, counts, 500, aligned=True)
+    assert (aligned - state).abs().max() < 0.01
+
+
+def test_weight_limit_weighs_a_timestep_by_one_over_alpha() -> None:
+    spec = NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=2, base=2, embed=4)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    window = {
+        "image": torch.rand(1, 1, 64, 64),
+        "inside": torch.ones(1, 1, 64, 64, dtype=torch.bool),
+        "noise": torch.randn(1, 1, 64, 64),
+        "counts": torch.rand(1, 4, 2, 2, 1, 2),
+    }
+    for t in (0, 300, 999):
+        when = torch.tensor([t])
+        plain = window_loss(network, t=when, **window)
+        weighed = window_loss(network, t=when, weight_limit=5.0, **window)
+        factor = min(1 / float(alphas_cumprod()[t]), 5.0)
+        assert float(weighed) == pytest.approx(factor * float(plain), rel=1e-5)

@@ -7,6 +7,8 @@ noisy image is noise, so copying is the right first guess; what is left to learn
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from teramind.network.unet import Network
@@ -26,12 +28,14 @@ def start_as_copy(network: Network) -> None:
     constant = 2 * stains
     if base <= constant:
         return
-    stem, head = network.stem, network.head
-    block = network.decoder[0][2].block  # type: ignore[index,union-attr]
-    emptied = (stem.weight[:constant], stem.bias[:constant], head.weight, head.bias)
-    emptied += tuple(p for part in (block.skip, block.conv_out) for p in part.parameters())
-    for part in emptied:
-        part.zero_()
+    stem: Any = network.stem
+    head: Any = network.head
+    block: Any = network.get_submodule("decoder.0.2.block")
+    for module in (head, block.skip, block.conv_out):
+        for parameter in module.parameters():
+            parameter.zero_()
+    stem.weight[:constant] = 0
+    stem.bias[:constant] = 0
     block.skip.bias[constant] = CARRIER
     for stain in range(stains):
         for sign, channel in ((1, 2 * stain), (-1, 2 * stain + 1)):

@@ -6,7 +6,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from teramind.config import missing_files, parse_config, refuse_other_results
 from teramind.errors import UserError
-from teramind.geometry import SLAB_PATTERN, Slab
+from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
 from teramind.progress import show_progress
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.

@@ -80,7 +80,7 @@ def beside(dy, dx):
     def state(wildcards):
         slab = Slab.parse(wildcards.slab)
         other = slab._replace(row=slab.row + dy, col=slab.col + dx)
-        return state_of(LAST, other) if other in layout.slabs(LAST) else []
+        return state_of(LAST, other) if layout.core(other, LAST) != EMPTY else []
 
     return state
 

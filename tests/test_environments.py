@@ -1,0 +1,133 @@
+"""Conda environments: pinned like CI, complete for their scripts; rules say all they should."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from workflow_project import ROOT
+
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
+OTHER_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+"""conda-forge's name -> PyPI's, where they differ."""
+
+DIRECTIVES = ("log", "benchmark", "conda", "threads", "resources", "message", "script")
+
+IMPORT_ONLY = """
+import sys
+from importlib.machinery import PathFinder
+
+blocked, lines = set(sys.argv[1].split(",")), sys.argv[2:]
+
+
+class Others(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in blocked else super().find_spec(name, path, target)
+
+
+sys.meta_path = [Others if finder is PathFinder else finder for finder in sys.meta_path]
+for line in lines:
+    exec(line)
+"""
+
+
+def pins(path):
+    """PyPI name -> pinned version of an environment, without Python."""
+    found = dict(entry.split("=") for entry in yaml.safe_load(path.read_text())["dependencies"])
+    assert found.pop("python") == "3.11"
+    return {OTHER_NAMES.get(name, name): version for name, version in found.items()}
+
+
+def closure(names):
+    """Distributions that come with the named ones."""
+    todo, found = [canonicalize_name(name) for name in names], set()
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for text in metadata.requires(name) or ():
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                todo.append(canonicalize_name(needed.name))
+    return found
+
+
+def missing_beside(names):
+    """Installed top-level modules that an environment of the named distributions lacks."""
+    present = closure(names) | {"teramind"}
+    owners = metadata.packages_distributions()
+    return {
+        module
+        for module, owned_by in owners.items()
+        if not present & {canonicalize_name(name) for name in owned_by}
+    }
+
+
+def rules():
+    """(rule, its directives -> text) of all rule files; generated rules have the name generate."""
+    for path in RULES:
+        for text in re.split(r"^ *rule\b", path.read_text(), flags=re.M)[1:]:
+            name = re.match(r" ?(\w*)", text)[1] or "generate"
+            indent = re.search(r"^( +)output:", text, re.M)[1]
+            parts = re.split(rf"^{indent}(\w+):", text, flags=re.M)
+            yield name, dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+RULE_PARTS = dict(rules())
+
+
+def environment_of(script):
+    """The environment of the rule that runs a script."""
+    (name,) = {
+        re.search(r"envs/(\w+\.yaml)", parts["conda"])[1]
+        for parts in RULE_PARTS.values()
+        if f"scripts/{script.name}" in parts["script"]
+    }
+    return ROOT / "envs" / name
+
+
+def imports_of(script):
+    """Import statements of a script, wherever they stand."""
+    return [
+        line.strip()
+        for line in script.read_text().splitlines()
+        if re.match(r"\s*(from \S+ import|import) ", line)
+    ]
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+def test_pins_are_the_versions_of_the_constraints(path):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    constraints = dict(line.split("==") for line in lines if "==" in line)
+    assert {name: constraints[name] for name in pins(path)} == pins(path)
+
+
+def test_every_environment_has_a_rule_and_every_script_one_environment():
+    scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
+    assert {environment_of(script) for script in scripts} == set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("name", sorted(RULE_PARTS))
+def test_a_rule_says_what_it_needs_and_does(name):
+    parts = RULE_PARTS[name]
+    assert [directive for directive in DIRECTIVES if directive not in parts] == []
+    assert "mem_mb=" in parts["resources"]
+    assert "runtime=" in parts["resources"]
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem
+)
+def test_a_script_imports_with_its_environment_alone(script: Path):
+    blocked = ",".join(missing_beside(pins(environment_of(script))))
+    command = [sys.executable, "-c", IMPORT_ONLY, blocked, *imports_of(script)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr.splitlines()[-1]
