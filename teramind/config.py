@@ -222,6 +222,8 @@ class Config(Section):
             yield "network.checkpoint: 'train' needs the sections train and reference"
         if self.trains and self.expression.panel is None:
             yield "expression.panel: missing; training needs a gene list"
+        if len(set(self.network.stains)) < len(self.network.stains):
+            yield f"network.stains: got {list(self.network.stains)}; must differ"
         yield from self._boxes_outside()
         if not len(self.windows):
             yield (
@@ -287,7 +289,10 @@ class Config(Section):
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results", "generate.threads", "generate.gpus"}
         free |= {"train.threads", "train.gpus", "train.save_minutes"}
-        return {k: v for k, v in flatten(self.model_dump(mode="json")).items() if k not in free}
+        settings = self.model_dump(mode="json")
+        if not self.trains:  # then the images are only compared with
+            del settings["reference"], settings["train"]
+        return {key: value for key, value in flatten(settings).items() if key not in free}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

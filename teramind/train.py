@@ -24,10 +24,13 @@ from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.files import atomic_path
 from teramind.network import Network, NetworkSpec, save_network
-from teramind.network.initial import start_as_copy
+from teramind.network.initial import start_as_copy, wake_genes
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
+
+CALIBRATION_STEPS = 8
+"""Batches whose counts set the initial scale of the gene branch."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = Network(spec).to(self.device)
         start_as_copy(self.network)
+        wake_genes(self.network, self._first_counts().to(self.device))
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
@@ -125,6 +129,11 @@ class Trainer:
         }
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
+
+    def _first_counts(self) -> Tensor:
+        """Counts of the first batches' patches, (n, bins, bins, S, G)."""
+        batches = [self.windows(step) for step in range(CALIBRATION_STEPS)]
+        return torch.cat([batch.counts.flatten(0, 1) for batch in batches])
 
     def _resume(self) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from teramind.errors import UserError
@@ -81,7 +81,7 @@ def save_network(network: Network, path: str | Path, *, dtype: torch.dtype = tor
         kind = str(dtype).removeprefix("torch.")
         raise UserError(f"checkpoint {path}: {lost} holds values that {kind} cannot store")
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(network.spec.to_dict())})
+        temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(network.spec.to_dict())}))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
