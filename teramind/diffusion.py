@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network.unet import Network, plane_corners
-from teramind.schedule import TRAINING_STEPS, kept_timesteps
+from teramind.schedule import alphas_cumprod, kept_timesteps
 
 
 class Step(NamedTuple):
@@ -22,12 +22,6 @@ class Step(NamedTuple):
     t: int
     alpha: float
     alpha_next: float
-
-
-def alphas_cumprod() -> NDArray[np.float64]:
-    """Alpha-bar of every training timestep, (1000,), for linear betas from 1e-4 to 0.02."""
-    betas = np.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=np.float64)
-    return np.cumprod(1 - betas).astype(np.float64)
 
 
 def sampling_steps(steps: int) -> list[Step]:

@@ -82,7 +82,7 @@ class Trainer:
         start_as_copy(self.network)
         wake_genes(self.network, self._first_counts().to(self.device))
         self.average = Average(self.network, settings.ema)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self.optimiser = torch.optim.Adam(self._trained(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
         self.losses: list[tuple[int, float]] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +130,10 @@ class Trainer:
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
 
+    def _trained(self) -> list[nn.Parameter]:
+        """The parameters that are not fixed from the start."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
     def _first_counts(self) -> Tensor:
         """Counts of the first batches' patches, (n, bins, bins, S, G)."""
         batches = [self.windows(step) for step in range(CALIBRATION_STEPS)]
@@ -164,7 +168,7 @@ class Trainer:
         loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
             self.average.update(self.network, self.step)

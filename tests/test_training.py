@@ -20,7 +20,7 @@ from teramind.errors import UserError
 from teramind.expression.raster import Raster, RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
 from teramind.network import Network, NetworkSpec, load_network
-from teramind.network.initial import start_as_copy
+from teramind.network.initial import start_as_copy, wake_genes
 from teramind.train import SKIPPED_IN_A_ROW, Trainer, TrainSettings, rate_at, train
 
 FIELD = Rect(0, 0, 128, 160)
@@ -330,6 +330,31 @@ def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
     assert (aligned - state).abs().max() < 0.01
 
 
+def test_what_training_adds_to_the_copy_fades_with_the_signal() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    start_as_copy(network)
+    layer = network.get_submodule("decoder.0.2.block.time")
+    t = torch.arange(0, 800, 50)
+    with torch.inference_mode():
+        scale = 1 + layer(torch.nn.functional.silu(network.embed_time(t)))[:, 0]
+    expected = torch.from_numpy(alphas_cumprod())[t].sqrt()
+    assert (scale / expected - 1).abs().max() < 0.3
+
+
+def test_gene_features_start_with_deviation_one() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI",), genes=5, base=4, embed=8)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    counts = torch.poisson(torch.full((40, 2, 2, 4, 5), 3.0))
+    wake_genes(network, counts)
+    with torch.inference_mode():
+        for level in network.genes(counts):
+            deviation = level.std((0, 1, 3, 4))
+            assert torch.allclose(deviation, torch.ones_like(deviation), atol=0.05)
+
+
 def test_weight_limit_weighs_a_timestep_by_one_over_alpha() -> None:
     spec = NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=2, base=2, embed=4)
     torch.manual_seed(0)
@@ -345,4 +370,4 @@ def test_weight_limit_weighs_a_timestep_by_one_over_alpha() -> None:
         plain = window_loss(network, t=when, **window)
         weighed = window_loss(network, t=when, weight_limit=5.0, **window)
         factor = min(1 / float(alphas_cumprod()[t]), 5.0)
-        assert float(weighed) == pytest.approx(factor * float(plain), rel=1e-5)
+        assert weighed.item() == pytest.approx(factor * plain.item(), rel=1e-5)

@@ -1,9 +1,10 @@
-"""Where training starts: the network copies its input to its estimate, and sees the genes.
+"""Where training starts: a network that copies its input, minds the noise level, sees the genes.
 
-The published network has no path from input to output but through the norm before its head, so
-from random weights it spends its first thousands of steps on learning to copy. Nearly all of a
-noisy image is noise, so copying is the right first guess; what is left to learn is the image. And
-its gene features start some hundred times fainter than the image they are normed with.
+The published network has no path from input to output but through the norm before its head, and
+its estimate must be exact to 1 % where noise is nearly all there is. From random weights that
+takes it many thousands of steps. Here the estimate starts as x + sqrt(alpha) g, where x is the
+noisy image and g what the last block adds. Then an error of g weighs the same at every timestep,
+as for a network that predicts the velocity (arXiv 2202.00512), in the published architecture.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from torch import Tensor
 from torch.nn import functional as F
 
 from teramind.network.blocks import upsample
 from teramind.network.unet import Network
+from teramind.schedule import alphas_cumprod
 
 CARRIER = 200.0
 """Constant in one channel that keeps the head's norm from bending the copied signal."""
@@ -27,7 +28,7 @@ SHARPNESS = 2.2
 
 @torch.no_grad()
 def start_as_copy(network: Network) -> None:
-    """Set stem, last block and head so that the estimate equals the noisy image.
+    """Set and freeze the path of x, and the last block's fading with sqrt(alpha); g starts at 0.
 
     Channels 2 s and 2 s + 1 carry stain s and its negative: silu(u) - silu(-u) = u. The next one
     carries a constant. Networks with too few channels for that are left as they are.
@@ -50,6 +51,26 @@ def start_as_copy(network: Network) -> None:
             stem.weight[channel, stain, 0, 1, 1] = sign
             block.skip.weight[channel, base + channel] = 1  # the stem's output follows h
             head.weight[stain, channel, 0, 1, 1] = sign * CARRIER / base**0.5
+    _fade(network, block.time)
+    fixed = (stem, head, network.head_norm, block.skip, block.time)
+    for module in (*fixed, network.time_in, network.time_out):
+        module.requires_grad_(False)
+    block.conv_out.bias.requires_grad_(False)
+
+
+def _fade(network: Network, layer: Any) -> None:
+    """Fit the time layer of the last block to scale by sqrt(alpha-bar(t)), shift by nothing."""
+    alphas = torch.from_numpy(alphas_cumprod()).sqrt()
+    features = F.silu(network.embed_time(torch.arange(len(alphas)))).double()
+    inputs = torch.cat([features, torch.ones(len(features), 1).double()], 1)
+    fitted = (
+        torch.linalg.lstsq(inputs, (alphas - 1)[:, None], driver="gelsd").solution[:, 0].float()
+    )
+    outputs = layer.out_features // 2
+    layer.weight.zero_()
+    layer.bias.zero_()
+    layer.weight[:outputs] = fitted[:-1]
+    layer.bias[:outputs] = fitted[-1]
 
 
 @torch.no_grad()
@@ -72,7 +93,7 @@ def wake_genes(network: Network, counts: Tensor) -> None:
 
 
 def _standardise(layer: Any, output: Tensor) -> None:
-    """Change weight and bias so that `output` (n, z, c, y, x) of `layer` gets mean 0, deviation 1."""
+    """Change weight and bias so that `output` (n, z, c, y, x) has mean 0, deviation 1."""
     mean, deviation = output.mean((0, 1, 3, 4)), output.std((0, 1, 3, 4)).clamp(min=1e-3)
     layer.weight /= deviation[:, None, None, None, None]
     layer.bias.copy_((layer.bias - mean) / deviation)
