@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from teramind.diffusion import (
-    TRAINING_STEPS,
     Step,
     add_noise,
     alphas_cumprod,
@@ -22,6 +21,7 @@ from teramind.diffusion import (
 )
 from teramind.errors import UserError
 from teramind.network import load_network
+from teramind.schedule import TRAINING_STEPS
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
 POSSIBLE = {len(kept) for kept in STRIDES.values()}
