@@ -163,7 +163,7 @@ def test_a_truncated_tile_is_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        ({}, "0 sections x 0 genes"),
+        ({}, "0 sections x 500 genes"),
         ({"genes": 4}, "1 sections x 4 genes"),
         ({"genes": 2, "sections": 2}, "6 is not"),
     ],
@@ -190,3 +190,11 @@ def test_an_array_in_place_of_an_archive_is_refused(tmp_path):
         np.save(stream, np.zeros(3))
     with pytest.raises(UserError, match="plain arrays"):
         import_tiles(tmp_path, tmp_path / "r", genes=3)
+
+
+def test_without_sections_genes_or_panel_there_are_500_genes_as_published(tmp_path, shared):
+    summary = import_tiles(shared("goldens/chain_genes"), tmp_path / "raster.zarr")
+    assert (summary["sections"], summary["genes"]) == (4, 500)
+    raster = Raster.open(tmp_path / "raster.zarr")
+    assert raster.bounds == Rect(256, 512, 512, 768)
+    assert raster.extent == Rect(128, 384, 768, 1024)

@@ -16,11 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teramind.network.blocks import upsample
-from teramind.network.unet import Network
-from teramind.schedule import alphas_cumprod
+from teramind.network.unet import Network, sinusoid
+from teramind.schedule import TRAINING_STEPS, alphas_cumprod
 
 CARRIER = 200.0
 """Constant in one channel that keeps the head's norm from bending the copied signal."""
+
+SMOOTH = 0.01
+"""Largest change from one timestep to the next of a wave that the time embedding keeps."""
 
 SHARPNESS = 2.2
 """Initial weight of the gene queries' norm: a gene attends mostly to itself, exp(2.2^2) to 1."""
@@ -59,7 +62,13 @@ def start_as_copy(network: Network) -> None:
 
 
 def _fade(network: Network, layer: Any) -> None:
-    """Fit the time layer of the last block to scale by sqrt(alpha-bar(t)), shift by nothing."""
+    """Fit the time layer of the last block to scale by sqrt(alpha-bar(t)), shift by nothing.
+
+    The time embedding loses its waves that repeat within the run: what is fixed must be smooth.
+    """
+    _, waves = sinusoid(torch.arange(TRAINING_STEPS), network.spec.base).chunk(2, 1)
+    fast = waves.diff(dim=0).abs().amax(0) > SMOOTH
+    network.time_in.weight[:, fast.repeat(2)] = 0
     alphas = torch.from_numpy(alphas_cumprod()).sqrt()
     features = F.silu(network.embed_time(torch.arange(len(alphas)))).double()
     inputs = torch.cat([features, torch.ones(len(features), 1).double()], 1)
