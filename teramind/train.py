@@ -77,10 +77,7 @@ class Trainer:
     ) -> None:
         self.settings, self.windows, self.folder = settings, windows, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(settings.seed)
-        self.network = Network(spec).to(self.device)
-        start_as_copy(self.network)
-        wake_genes(self.network, self._first_counts().to(self.device))
+        self.network = self._start(spec).to(self.device)
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self._trained(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
@@ -129,6 +126,15 @@ class Trainer:
         }
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
+
+    def _start(self, spec: NetworkSpec) -> Network:
+        """The untrained network, on the CPU."""
+        torch.manual_seed(self.settings.seed)
+        network = Network(spec)
+        start_as_copy(network)
+        if not self.state_path.exists():
+            wake_genes(network, self._first_counts())
+        return network
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters that are not fixed from the start."""

@@ -208,14 +208,16 @@ windows = blob_windows(folder / "pair", NetworkSpec.from_dict({spec.to_dict()!r}
 
 class Deadly:
     batch = windows.batch
+    armed = False
     def __call__(self, step):
-        if step == 2:
+        if self.armed and step == 2:
             trainer.save()
-        if step == 4:
+        if self.armed and step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return windows(step)
 
 trainer = Trainer(windows.spec, Deadly(), SETTINGS, folder / "train")
+Deadly.armed = True
 trainer.run()
 """
     return subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
