@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network.unet import Network, plane_corners
-from teramind.schedule import alphas_cumprod, kept_timesteps
+from teramind.schedule import kept_timesteps
+from teramind.variance import alphas_cumprod
 
 
 class Step(NamedTuple):

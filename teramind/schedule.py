@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from teramind.errors import UserError
 
 TRAINING_STEPS = 1000
@@ -26,9 +23,3 @@ def kept_timesteps(steps: int) -> range:
         f"steps: {steps} has no integer stride through {TRAINING_STEPS} timesteps; "
         f"the nearest that have one are {near[0]} and {near[1]}"
     )
-
-
-def alphas_cumprod() -> NDArray[np.float64]:
-    """Alpha-bar of every training timestep, (1000,), for linear betas from 1e-4 to 0.02."""
-    betas = np.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=np.float64)
-    return np.cumprod(1 - betas).astype(np.float64)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from teramind.network.blocks import upsample
 from teramind.network.unet import Network, sinusoid
-from teramind.schedule import TRAINING_STEPS, alphas_cumprod
+from teramind.schedule import TRAINING_STEPS
+from teramind.variance import alphas_cumprod
 
 CARRIER = 200.0
 """Constant in one channel that keeps the head's norm from bending the copied signal."""
