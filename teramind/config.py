@@ -154,6 +154,9 @@ class Reference(Section):
     """Real images of the same plane, to train on and to compare with."""
 
     images: str = Field(min_length=1, description="OME-TIFF, uint8")
+    white: dict[str, Annotated[Whole, Field(ge=1, le=255)]] = Field(
+        {}, description="grey level of a dim stain that is to become 255"
+    )
     holdout: Annotated[Box, BeforeValidator(_four_numbers)] | None = Field(
         None, description="y, x, height, width in pixels: what training never sees"
     )
@@ -180,7 +183,7 @@ class Train(Section):
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
-    weight_limit: float = Field(10.0, ge=1, description="largest weight of a noisy timestep")
+    dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
     seed: Whole = Field(0, ge=0)
     save_minutes: float = Field(5.0, gt=0, description="time between resumable states")
     weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
@@ -224,6 +227,11 @@ class Config(Section):
             yield "expression.panel: missing; training needs a gene list"
         if len(set(self.network.stains)) < len(self.network.stains):
             yield f"network.stains: got {list(self.network.stains)}; must differ"
+        if self.reference and (strange := set(self.reference.white) - set(self.network.stains)):
+            yield (
+                f"reference.white: got {sorted(strange)}; must be among network.stains "
+                f"{list(self.network.stains)}"
+            )
         yield from self._boxes_outside()
         if not len(self.windows):
             yield (

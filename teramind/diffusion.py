@@ -70,6 +70,46 @@ def to_patches(plane: Tensor, patch: int) -> Tensor:
     return split.reshape(b * rows * cols, c, patch, patch)
 
 
+def balanced_weight(t: Tensor, spread: Tensor) -> Tensor:
+    """Weight of the noise's squared error under which every timestep matters alike.
+
+    It is one over the squared error that the best linear estimate from the pixel alone leaves
+    (arXiv 2206.00364 in units of noise).
+
+    Args:
+        t: (b,) training timesteps.
+        spread: (stains,), standard deviation of the images in [-1, 1].
+
+    Returns:
+        (b, stains).
+    """
+    alpha = alpha_at(t)[:, None]
+    return ((1 - alpha) / (alpha * spread.to(alpha).square()) + 1).to(spread)
+
+
+class WindowPatches(NamedTuple):
+    """Noisy aligned patches of b windows, row-major, and the shifted patches between them.
+
+    `state` (n, stain z, P, P), `t` (n,) and `corners` (m, 4) as `Network.forward` takes them.
+    """
+
+    state: Tensor
+    t: Tensor
+    corners: Tensor
+
+
+def noisy_patches(
+    image: Tensor, inside: Tensor, noise: Tensor, t: Tensor, *, patch: int, outside: float
+) -> WindowPatches:
+    """Add noise to square windows and cut them into patches; see `window_loss`."""
+    noisy = torch.where(inside, add_noise(image, noise, t), outside)
+    edge = image.shape[-1] // patch
+    one = plane_corners(edge, edge, image.device)
+    offsets = edge**2 * torch.arange(len(image), device=image.device)
+    corners = (one + offsets[:, None, None]).flatten(0, 1)
+    return WindowPatches(to_patches(noisy, patch), t.repeat_interleave(edge**2), corners)
+
+
 def window_loss(
     network: Network,
     *,
@@ -80,7 +120,7 @@ def window_loss(
     t: Tensor,
     outside: float = -1.0,
     aligned: bool = False,
-    weight_limit: float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Training loss of b square windows of p x p aligned patches (W = p P pixels).
 
@@ -96,26 +136,18 @@ def window_loss(
         t: (b,) training timesteps.
         outside: what the network sees beyond the image.
         aligned: add the squared error on the aligned patches, inside the image only.
-        weight_limit: weigh timestep t by 1 / alpha-bar(t), which turns the error of the noise into
-            that of the velocity (arXiv 2202.00512), but by no more than this; 1 is uniform.
+        weight: (b, stains), of the squared errors; 1 by default.
 
     Returns:
         Scalar.
     """
-    patch, half = network.spec.patch, network.spec.half
-    noisy = torch.where(inside, add_noise(image, noise, t), outside)
-    edge = image.shape[-1] // patch
-    one = plane_corners(edge, edge, image.device)
-    offsets = edge**2 * torch.arange(len(image), device=image.device)
-    corners = (one + offsets[:, None, None]).flatten(0, 1)
+    patch, half, stains = network.spec.patch, network.spec.half, len(network.spec.stains)
+    patches = noisy_patches(image, inside, noise, t, patch=patch, outside=outside)
     shifted, both = network(
-        to_patches(noisy, patch),
-        counts.flatten(0, 1),
-        t.repeat_interleave(edge**2),
-        corners,
-        aligned=aligned,
+        patches.state, counts.flatten(0, 1), patches.t, patches.corners, aligned=aligned
     )
-    weight = (1 / alpha_at(t)).clamp(max=weight_limit).to(noise)
+    if weight is None:
+        weight = noise.new_ones(len(t), stains)
     target = to_patches(noise[..., half:-half, half:-half], patch)
     loss = _weighted((target - shifted).square(), weight)
     if both is not None:
@@ -125,5 +157,7 @@ def window_loss(
 
 
 def _weighted(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the error (b n, ...) with one weight per sample (b,)."""
-    return (error.unflatten(0, (len(weight), -1)).flatten(1).mean(1) * weight).mean()
+    """Mean of the error (b n, stain z, P, P) with a weight per window and stain (b, stains)."""
+    b, stains = weight.shape
+    mean = error.unflatten(1, (stains, -1)).unflatten(0, (b, -1)).mean((1, 3, 4, 5))
+    return (mean * weight).mean()

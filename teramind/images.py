@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,12 @@ class SourceImage:
 
 
 def resample_images(
-    source: str | Path, target: str | Path, *, stains: Sequence[str], pixel_size_um: float
+    source: str | Path,
+    target: str | Path,
+    *,
+    stains: Sequence[str],
+    pixel_size_um: float,
+    white: Mapping[str, int] | None = None,
 ) -> None:
     """Average an OME-TIFF down to `pixel_size_um` and write it as a Zarr array (c, z, y, x).
 
@@ -46,6 +51,7 @@ def resample_images(
         target: Zarr array to make, uint8.
         stains: channels to take, by name, in this order; nameless channels are taken in turn.
         pixel_size_um: edge of one pixel of the result in um.
+        white: grey level of a stain that becomes 255, all below in proportion; by default 255.
 
     Raises:
         UserError: when the file, its metadata or its size does not fit.
@@ -59,7 +65,8 @@ def resample_images(
             factor = _factor(source, image, pixel_size_um)
             channels = _channels(source, image, stains)
             with atomic_path(target) as temporary:
-                _write(image, temporary, channels, factor)
+                levels = [(white or {}).get(stain, 255) for stain in stains]
+                _write(image, temporary, dict(zip(channels, levels, strict=True)), factor)
     except (tifffile.TiffFileError, struct.error, RuntimeError) as error:  # codecs raise the last
         raise UserError(f"image {source}: not a readable TIFF ({error})") from None
 
@@ -147,22 +154,25 @@ def _channels(path: Path, image: SourceImage, stains: Sequence[str]) -> list[int
     return [image.channels.index(s) for s in stains]
 
 
-def _write(image: SourceImage, target: Path, channels: Sequence[int], factor: int) -> None:
+def _write(image: SourceImage, target: Path, white: dict[int, int], factor: int) -> None:
+    """Write the channels that are keys of `white`, in that order."""
     size = image.size
     height, width = size["Y"] // factor, size["X"] // factor
     out = zarr.create_array(
         target,
-        shape=(len(channels), size.get("Z", 1), height, width),
+        shape=(len(white), size.get("Z", 1), height, width),
         chunks=(1, 1, min(_CHUNK, height), min(_CHUNK, width)),
         dtype="uint8",
     )
-    for c, channel in enumerate(channels):
+    for c, (channel, level) in enumerate(white.items()):
         for z in range(out.shape[1]):
             for y in range(0, height, _CHUNK):
                 rows = slice(y * factor, min(y + _CHUNK, height) * factor)
                 place = {"C": channel, "Z": z, "Y": rows, "X": slice(0, width * factor)}
                 band = np.asarray(image.array[tuple(place[axis] for axis in image.axes)])
-                out[c, z, y : y + _CHUNK] = _block_mean(_rows_first(band, image.axes), factor)
+                out[c, z, y : y + _CHUNK] = _block_mean(
+                    _rows_first(band, image.axes), factor, level
+                )
 
 
 def _rows_first(band: np.ndarray, axes: str) -> np.ndarray:
@@ -170,9 +180,11 @@ def _rows_first(band: np.ndarray, axes: str) -> np.ndarray:
     return band if axes.index("Y") < axes.index("X") else band.T
 
 
-def _block_mean(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over factor x factor blocks, rounded half up; uint8 in and out."""
+def _block_mean(pixels: np.ndarray, factor: int, white: int) -> np.ndarray:
+    """255/white times the mean over factor x factor blocks, rounded half up; uint8 in and out."""
     height, width = pixels.shape
     blocks = pixels.reshape(height // factor, factor, width // factor, factor)
-    total = blocks.sum(axis=(1, 3), dtype=np.uint32)
-    return ((2 * total + factor**2) // (2 * factor**2)).astype(np.uint8)
+    total = blocks.sum(axis=(1, 3), dtype=np.uint64)
+    whole = np.uint64(white * factor**2)
+    grey = (np.uint64(2 * 255) * total + whole) // (np.uint64(2) * whole)
+    return np.minimum(grey, 255).astype(np.uint8)

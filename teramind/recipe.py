@@ -56,7 +56,7 @@ def train_from_config(
         learning_rate=asked.learning_rate,
         ema=asked.ema,
         loss=asked.loss,
-        weight_limit=asked.weight_limit,
+        dropout=asked.dropout,
         seed=asked.seed,
         save_minutes=asked.save_minutes,
     )

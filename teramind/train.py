@@ -20,17 +20,24 @@ import torch
 from torch import Tensor, nn
 
 from teramind.dataset import Batch, TrainingWindows
-from teramind.diffusion import window_loss
+from teramind.diffusion import balanced_weight, noisy_patches, to_patches, window_loss
 from teramind.errors import UserError
 from teramind.files import atomic_path
 from teramind.network import Network, NetworkSpec, save_network
-from teramind.network.initial import start_as_copy, wake_genes
+from teramind.network.initial import Readout, fix_copy, has_room, start_as_copy, wake_genes
+from teramind.schedule import TRAINING_STEPS
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
 
-CALIBRATION_STEPS = 8
-"""Batches whose counts set the initial scale of the gene branch."""
+CALIBRATION_FROM, CALIBRATION_BATCHES = 10**9, 32
+"""First and number of the batches on which the starting weights are set: beyond any step."""
+
+LEAST_SPREAD = 0.02
+"""Standard deviation below which a stain's images count as constant."""
+
+OUTSIDE = -1.0
+"""What the network sees beyond the images, as when it samples."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class TrainSettings:
     clip: float = 1.0
     ema: float = 0.999
     loss: str = "shifted"
-    weight_limit: float = 10.0
+    dropout: float = 0.1
     seed: int = 0
     save_minutes: float = 5.0
 
@@ -75,16 +82,19 @@ class Trainer:
     def __init__(
         self, spec: NetworkSpec, windows: TrainingWindows, settings: TrainSettings, folder: Path
     ) -> None:
-        self.settings, self.windows, self.folder = settings, windows, folder
+        self.spec, self.windows = spec, windows
+        self.settings, self.folder = settings, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = self._start(spec).to(self.device)
+        saved = self._read_state()
+        self.spread = (saved["spread"] if saved else self._spread()).to(self.device)
+        self.network = self._start(fresh=not saved).to(self.device)
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self._trained(), lr=settings.learning_rate)
         self.step, self.skipped = 0, 0
         self.losses: list[tuple[int, float]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        if self.state_path.exists():
-            self._resume()
+        if saved:
+            self._resume(saved)
 
     @property
     def state_path(self) -> Path:
@@ -109,7 +119,7 @@ class Trainer:
 
     def averaged(self) -> Network:
         """A copy of the network that carries the averaged weights."""
-        network = Network(self.network.spec)
+        network = Network(self.spec)
         network.load_state_dict(self.average.weights)
         return network.eval()
 
@@ -119,7 +129,8 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "losses": self.losses,
-            "spec": self.network.spec.to_dict(),
+            "spec": self.spec.to_dict(),
+            "spread": self.spread,
             "network": self.network.state_dict(),
             "average": self.average.weights,
             "optimiser": self.optimiser.state_dict(),
@@ -127,40 +138,76 @@ class Trainer:
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
 
-    def _start(self, spec: NetworkSpec) -> Network:
-        """The untrained network, on the CPU."""
+    def _calibration(self) -> Iterator[Batch]:
+        """Batches that training does not use, their timesteps spread over the run."""
+        for k in range(CALIBRATION_BATCHES):
+            t = (2 * k + 1) * TRAINING_STEPS // (2 * CALIBRATION_BATCHES)
+            batch = self.windows(CALIBRATION_FROM + k)
+            yield batch._replace(t=torch.full_like(batch.t, t))
+
+    def _spread(self) -> Tensor:
+        """Standard deviation of each stain's images in [-1, 1], (stains,)."""
+        stains = len(self.spec.stains)
+        moments = torch.zeros(3, stains, dtype=torch.float64)
+        for batch in self._calibration():
+            image = batch.image.unflatten(1, (stains, -1)).double()
+            inside = batch.inside[:, None].expand_as(image)
+            powers = (inside, image * inside, image.square() * inside)
+            moments += torch.stack([power.sum((0, 2, 3, 4)).double() for power in powers])
+        pixels, total, squares = moments
+        variance = squares / pixels - (total / pixels).square()
+        return variance.clamp(min=LEAST_SPREAD**2).sqrt().float()
+
+    def _start(self, *, fresh: bool) -> Network:
+        """The network on the CPU, at its starting weights if it is `fresh`."""
         torch.manual_seed(self.settings.seed)
-        network = Network(spec)
-        start_as_copy(network)
-        if not self.state_path.exists():
-            wake_genes(network, self._first_counts())
+        network = Network(self.spec)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = self.settings.dropout
+        if fresh:
+            self._set_weights(network)
+        if has_room(network):
+            fix_copy(network)
         return network
+
+    def _set_weights(self, network: Network) -> None:
+        counts = [batch.counts.flatten(0, 1) for batch in self._calibration()]
+        wake_genes(network, torch.cat(counts))
+        if not has_room(network):
+            return
+        start_as_copy(network, float(self.spread.square().mean().sqrt()))
+        with Readout(network.eval()) as readout:
+            for batch in self._calibration():
+                see_batch(network, readout, batch, self.spread)
+        network.train()
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters that are not fixed from the start."""
         return [p for p in self.network.parameters() if p.requires_grad]
 
-    def _first_counts(self) -> Tensor:
-        """Counts of the first batches' patches, (n, bins, bins, S, G)."""
-        batches = [self.windows(step) for step in range(CALIBRATION_STEPS)]
-        return torch.cat([batch.counts.flatten(0, 1) for batch in batches])
-
-    def _resume(self) -> None:
+    def _read_state(self) -> dict[str, Any]:
+        """The saved state of this network, empty if there is none."""
+        if not self.state_path.exists():
+            return {}
         try:
             state: dict[str, Any] = torch.load(
                 self.state_path, map_location=self.device, weights_only=True
             )
-            spec = state["spec"]
+            spec, _ = state["spec"], state["spread"]
         except Exception as error:  # torch raises many kinds on broken files
             line = str(error).partition("\n")[0]
             raise UserError(
                 f"training state {self.state_path}: not readable ({line}); remove it to start anew"
             ) from None
-        if spec != self.network.spec.to_dict():
+        if spec != self.spec.to_dict():
             raise UserError(
                 f"training state {self.state_path}: belongs to another network; "
                 "train into another folder or remove it"
             )
+        return state
+
+    def _resume(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.average.weights = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -196,9 +243,9 @@ class Trainer:
             return window_loss(
                 self.network,
                 **moved._asdict(),
-                outside=0.0 if published else -1.0,
+                outside=0.0 if published else OUTSIDE,
                 aligned=published,
-                weight_limit=1.0 if published else self.settings.weight_limit,
+                weight=None if published else balanced_weight(moved.t, self.spread),
             )
 
     def _report(self, seconds_per_step: float) -> None:
@@ -210,6 +257,19 @@ class Trainer:
             file=sys.stderr,
             flush=True,
         )
+
+
+@torch.no_grad()
+def see_batch(network: Network, readout: Readout, batch: Batch, spread: Tensor) -> None:
+    """Show `readout` what the network misses on a batch of one timestep."""
+    patch, half = network.spec.patch, network.spec.half
+    patches = noisy_patches(
+        batch.image, batch.inside, batch.noise, batch.t, patch=patch, outside=OUTSIDE
+    )
+    counts = batch.counts.flatten(0, 1)
+    copied, _ = network(patches.state, counts, patches.t, patches.corners, aligned=False)
+    noise = to_patches(batch.noise[..., half:-half, half:-half], patch)
+    readout.see(noise - copied, float(balanced_weight(batch.t, spread).mean()))
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.dataset import PairedImages, TrainingWindows
-from teramind.diffusion import alphas_cumprod, window_loss
+from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.expression.raster import Raster, RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
@@ -321,28 +321,83 @@ def test_training_leaves_a_checkpoint_that_says_how_it_was_made(windows, tiny_sp
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
-    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=8)
+ROOMY = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
+
+
+def copying(spread: float = 0.3) -> Network:
     torch.manual_seed(0)
-    network = Network(spec).eval()
-    start_as_copy(network)
+    network = Network(ROOMY).eval()
+    start_as_copy(network, spread)
+    return network
+
+
+def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
     state, counts = torch.randn(4, 4, 32, 32), torch.rand(4, 2, 2, 4, 3)
     with torch.inference_mode():
-        _, aligned = network.predict_noise(state, counts, 500, aligned=True)
+        _, aligned = copying().predict_noise(state, counts, 500, aligned=True)
     assert (aligned - state).abs().max() < 0.01
 
 
-def test_what_training_adds_to_the_copy_fades_with_the_signal() -> None:
-    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
-    torch.manual_seed(0)
-    network = Network(spec).eval()
-    start_as_copy(network)
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_what_training_adds_to_the_copy_has_the_scale_of_an_error_worth_one(spread) -> None:
+    network = copying(spread)
     layer = network.get_submodule("decoder.0.2.block.time")
-    t = torch.arange(0, 800, 50)
+    t = torch.arange(0, 900, 50)
     with torch.inference_mode():
         scale = 1 + layer(torch.nn.functional.silu(network.embed_time(t)))[:, 0]
-    expected = torch.from_numpy(alphas_cumprod())[t].sqrt()
-    assert (scale / expected - 1).abs().max() < 0.3
+    expected = balanced_weight(t, torch.tensor([spread]))[:, 0].rsqrt()
+    torch.testing.assert_close(scale, expected, rtol=0.05, atol=0)
+
+
+def test_the_time_embedding_starts_smooth_and_of_deviation_one() -> None:
+    with torch.inference_mode():
+        embedding = copying().embed_time(torch.arange(1000))
+    torch.testing.assert_close(embedding.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
+    torch.testing.assert_close(embedding.std(0), torch.ones(64), rtol=1e-3, atol=0)
+    assert embedding.diff(dim=0).abs().max() < 0.1
+
+
+def test_training_starts_better_than_any_constant_image(tmp_path) -> None:
+    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()), edge=3, batch=2)
+    trainer = Trainer(windows.spec, windows, SETTINGS, tmp_path / "train")
+    network = trainer.network.eval()
+    gained = []
+    for step in range(40):
+        batch = windows(step)
+        weight = balanced_weight(batch.t, trainer.spread)
+        with torch.inference_mode():
+            loss = window_loss(network, **batch._asdict(), weight=weight)
+        # With the mean for an image, the error of the noise is a / (1 - a) times the variance.
+        alpha = torch.from_numpy(alphas_cumprod())[batch.t][:, None]
+        constant = weight * alpha / (1 - alpha) * trainer.spread.square()
+        gained.append(loss.item() / constant.mean().item())
+    assert np.median(gained) < 0.9
+
+
+def test_what_carries_the_copy_stays_as_it_is_while_the_rest_learns(tmp_path) -> None:
+    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()))
+    trainer = Trainer(windows.spec, windows, SETTINGS, tmp_path / "train")
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    after = trainer.run().state_dict()
+    fixed = ("stem.", "head", "time_", "decoder.0.2.block.skip.", "decoder.0.2.block.time.")
+    for key, value in before.items():
+        carries = key.startswith(fixed) or key == "decoder.0.2.block.conv_out.bias"
+        assert torch.equal(after[key], value) == carries, key
+
+
+def test_the_spread_is_that_of_the_images(windows, tiny_spec, tmp_path) -> None:
+    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path)
+    images = np.asarray(windows.pairs.images) / 127.5 - 1
+    assert trainer.spread.numpy() == pytest.approx(images.std((1, 2, 3)), rel=0.05)
+
+
+def test_constant_images_are_learned_without_dividing_by_zero(tmp_path, tiny_spec) -> None:
+    images = np.full((2, 2, FIELD.height, FIELD.width), 90, np.uint8)
+    pairs = PairedImages(images, write_raster(tmp_path / "raster", [], sections=2))
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, holdout=None, seed=0)
+    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train")
+    trainer.run()
+    assert np.isfinite([loss for _, loss in trainer.losses]).all()
 
 
 def test_gene_features_start_with_deviation_one() -> None:
@@ -357,19 +412,46 @@ def test_gene_features_start_with_deviation_one() -> None:
             assert torch.allclose(deviation, torch.ones_like(deviation), atol=0.05)
 
 
-def test_weight_limit_weighs_a_timestep_by_one_over_alpha() -> None:
-    spec = NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=2, base=2, embed=4)
+@given(t=st.integers(0, 999), spread=st.floats(0.05, 1))
+@settings(max_examples=30, deadline=None)
+def test_the_best_estimate_from_a_pixel_alone_loses_one_at_every_timestep(t, spread) -> None:
+    """Gaussian pixels have a closed answer: E[noise | x] is linear in x."""
+    alpha = float(alphas_cumprod()[t])
+    variance = alpha * spread**2 + 1 - alpha  # of x
+    left = 1 - (1 - alpha) / variance  # of the noise, once x is known
+    weight = balanced_weight(torch.tensor([t]), torch.tensor([spread])).item()
+    assert weight * left == pytest.approx(1, rel=1e-3)
+
+
+def test_a_weight_counts_for_its_window_and_stain() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=2, base=2, embed=4)
     torch.manual_seed(0)
     network = Network(spec).eval()
     window = {
-        "image": torch.rand(1, 1, 64, 64),
-        "inside": torch.ones(1, 1, 64, 64, dtype=torch.bool),
-        "noise": torch.randn(1, 1, 64, 64),
-        "counts": torch.rand(1, 4, 2, 2, 1, 2),
+        "image": torch.rand(2, 4, 64, 64),
+        "inside": torch.ones(2, 1, 64, 64, dtype=torch.bool),
+        "noise": torch.randn(2, 4, 64, 64),
+        "counts": torch.rand(2, 4, 2, 2, 4, 2),
+        "t": torch.tensor([10, 700]),
     }
-    for t in (0, 300, 999):
-        when = torch.tensor([t])
-        plain = window_loss(network, t=when, **window)
-        weighed = window_loss(network, t=when, weight_limit=5.0, **window)
-        factor = min(1 / float(alphas_cumprod()[t]), 5.0)
-        assert weighed.item() == pytest.approx(factor * plain.item(), rel=1e-5)
+    with torch.inference_mode():
+        parts = torch.stack(
+            [window_loss(network, **window, weight=one.view(2, 2)) for one in torch.eye(4)]
+        )
+        weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        both = window_loss(network, **window, weight=weight)
+        plain = window_loss(network, **window)
+    torch.testing.assert_close(both, (parts * weight.flatten()).sum())
+    torch.testing.assert_close(plain, parts.sum())
+    target = window["noise"][:, :, 16:-16, 16:-16]
+    error = (target - predicted(network, window)).square().unflatten(1, (2, 2)).mean((2, 3, 4))
+    torch.testing.assert_close(parts, error.flatten() / 4)
+
+
+def predicted(network: Network, window: dict) -> torch.Tensor:
+    """The noise that the network sees in each window on its own, (b, stain z, 32, 32)."""
+    alpha = torch.from_numpy(alphas_cumprod())[window["t"]].float().view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * window["image"] + (1 - alpha).sqrt() * window["noise"]
+    patches = noisy.unflatten(2, (2, 32)).unflatten(4, (2, 32)).permute(0, 2, 4, 1, 3, 5)
+    parts = zip(patches.flatten(1, 2), window["counts"], window["t"].tolist(), strict=True)
+    return torch.cat([network.predict_noise(state, counts, t) for state, counts, t in parts])

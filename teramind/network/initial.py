@@ -1,10 +1,10 @@
-"""Where training starts: a network that copies its input, minds the noise level, sees the genes.
+"""Where training starts: at the best linear estimate that the published architecture can express.
 
-The published network has no path from input to output but through the norm before its head, and
-its estimate must be exact to 1 % where noise is nearly all there is. From random weights that
-takes it many thousands of steps. Here the estimate starts as x + sqrt(alpha) g, where x is the
-noisy image and g what the last block adds. Then an error of g weighs the same at every timestep,
-as for a network that predicts the velocity (arXiv 2202.00512), in the published architecture.
+The published network has no path from input to output but through norms, and its estimate must be
+exact to 1 % where noise is nearly all there is: from random weights that takes it many thousands of
+steps. Here the estimate starts as x + c(t) g, where x is the noisy image, c the scale at which an
+error of g weighs the same at every timestep (the preconditioning of arXiv 2206.00364, in units of
+noise), and g what the last block adds. Its last convolution starts at the least-squares readout.
 """
 
 from __future__ import annotations
@@ -23,64 +23,138 @@ from teramind.variance import alphas_cumprod
 CARRIER = 200.0
 """Constant in one channel that keeps the head's norm from bending the copied signal."""
 
+CONSTANT = 8.0
+"""Constant in the first channel inside the last block, which does the same for its second norm."""
+
+GAIN = 0.1
+"""Weight of that norm: small enough for the nonlinearity behind it to be nearly linear."""
+
+KNEE = -2.0
+"""Log of a pixel's signal-to-noise ratio above which the first channels of x are heard."""
+
+MIXED = 0.3
+"""Part of the random weights that the channels of the last block keep."""
+
 SMOOTH = 0.01
 """Largest change from one timestep to the next of a wave that the time embedding keeps."""
+
+BEND = 3.0
+"""Spread of the weights of the time embedding's first layer: how far it departs from linear."""
 
 SHARPNESS = 2.2
 """Initial weight of the gene queries' norm: a gene attends mostly to itself, exp(2.2^2) to 1."""
 
 
-@torch.no_grad()
-def start_as_copy(network: Network) -> None:
-    """Set and freeze the path of x, and the last block's fading with sqrt(alpha); g starts at 0.
+def has_room(network: Network) -> bool:
+    """Say whether the network has the channels for the start: two a stain and one more."""
+    return network.spec.base > 2 * len(network.spec.stains)
 
-    Channels 2 s and 2 s + 1 carry stain s and its negative: silu(u) - silu(-u) = u. The next one
-    carries a constant. Networks with too few channels for that are left as they are.
-    """
-    stains, base = len(network.spec.stains), network.spec.base
-    constant = 2 * stains
-    if base <= constant:
-        return
-    stem: Any = network.stem
-    head: Any = network.head
-    block: Any = network.get_submodule("decoder.0.2.block")
-    for module in (head, block.skip, block.conv_out):
-        for parameter in module.parameters():
-            parameter.zero_()
-    stem.weight[:constant] = 0
-    stem.bias[:constant] = 0
-    block.skip.bias[constant] = CARRIER
-    for stain in range(stains):
-        for sign, channel in ((1, 2 * stain), (-1, 2 * stain + 1)):
-            stem.weight[channel, stain, 0, 1, 1] = sign
-            block.skip.weight[channel, base + channel] = 1  # the stem's output follows h
-            head.weight[stain, channel, 0, 1, 1] = sign * CARRIER / base**0.5
-    _fade(network, block.time)
-    fixed = (stem, head, network.head_norm, block.skip, block.time)
+
+def fix_copy(network: Network) -> None:
+    """Exempt from training what carries x to the output and what scales g with the timestep."""
+    block = _last_block(network)
+    fixed = (network.stem, network.head, network.head_norm, block.skip, block.time)
     for module in (*fixed, network.time_in, network.time_out):
         module.requires_grad_(False)
     block.conv_out.bias.requires_grad_(False)
 
 
-def _fade(network: Network, layer: Any) -> None:
-    """Fit the time layer of the last block to scale by sqrt(alpha-bar(t)), shift by nothing.
+@torch.no_grad()
+def start_as_copy(network: Network, spread: float) -> None:
+    """Make the estimate x; `spread` is the standard deviation of the images in [-1, 1].
 
-    The time embedding loses its waves that repeat within the run: what is fixed must be smooth.
+    Between the last block and the head, channels 2 s and 2 s + 1 carry stain s and its negative:
+    silu(u) - silu(-u) = u. The next one carries a constant.
     """
-    _, waves = sinusoid(torch.arange(TRAINING_STEPS), network.spec.base).chunk(2, 1)
+    stains, base = len(network.spec.stains), network.spec.base
+    block, stem, head = _last_block(network), _any(network.stem), _any(network.head)
+    for module in (head, block.skip, block.conv_out):
+        for parameter in module.parameters():
+            parameter.zero_()
+    stem.weight[: 2 * stains + 1] = 0
+    stem.bias[: 2 * stains + 1] = 0
+    block.skip.bias[2 * stains] = CARRIER
+    for stain in range(stains):
+        for sign, channel in ((1, 2 * stain), (-1, 2 * stain + 1)):
+            stem.weight[channel, stain, 0, 1, 1] = sign
+            block.skip.weight[channel, base + channel] = 1  # the stem's output follows h
+            head.weight[stain, channel, 0, 1, 1] = sign * CARRIER / base**0.5
+    _show_image(network)
+    _vary_time(network)
+    _fade(network, spread)
+
+
+def _any(module: Any) -> Any:
+    """The same, for reading its weights: torch types them as tensor or module."""
+    return module
+
+
+def _last_block(network: Network) -> Any:
+    return _any(network.get_submodule("decoder.0.2.block"))
+
+
+def _heard(row: int, stains: int) -> tuple[int | None, bool]:
+    """Which stain channel `row` inside the last block starts with, and whether always.
+
+    Channel 0 is the constant; then the stains where they stand out from the noise; then the
+    stains at all timesteps; the rest start as they are, and at all timesteps.
+    """
+    if 1 <= row <= 2 * stains:
+        return (row - 1) % stains, row > stains
+    return None, True
+
+
+def _show_image(network: Network) -> None:
+    """Let channels inside the last block start as the constant and as x."""
+    stains, base = len(network.spec.stains), network.spec.base
+    block = _last_block(network)
+    block.norm_out.weight.fill_(GAIN)
+    weight = block.conv_in.weight
+    weight *= MIXED
+    weight[0] = 0
+    block.conv_in.bias[0] = CONSTANT
+    for row in range(1, base):
+        stain, _ = _heard(row, stains)
+        if stain is not None:
+            weight[row, base + 2 * stain, 1, 1, 1] += 1
+            weight[row, base + 2 * stain + 1, 1, 1, 1] -= 1
+
+
+def _vary_time(network: Network) -> None:
+    """Make the time embedding smooth functions of t, each of mean 0 and deviation 1.
+
+    Waves that repeat within the run are silenced.
+    """
+    when = torch.arange(TRAINING_STEPS)
+    first, second = network.time_in, network.time_out
+    _, waves = sinusoid(when, network.spec.base).chunk(2, 1)
     fast = waves.diff(dim=0).abs().amax(0) > SMOOTH
-    network.time_in.weight[:, fast.repeat(2)] = 0
-    alphas = torch.from_numpy(alphas_cumprod()).sqrt()
-    features = F.silu(network.embed_time(torch.arange(len(alphas)))).double()
-    inputs = torch.cat([features, torch.ones(len(features), 1).double()], 1)
-    fitted = (
-        torch.linalg.lstsq(inputs, (alphas - 1)[:, None], driver="gelsd").solution[:, 0].float()
-    )
-    outputs = layer.out_features // 2
+    first.weight.normal_(0, BEND)
+    first.weight[:, fast.repeat(2)] = 0
+    first.bias.uniform_(-BEND, BEND)
+    second.bias.zero_()
+    features = network.embed_time(when)
+    deviation = features.std(0).clamp(min=1e-3)
+    second.weight /= deviation[:, None]
+    second.bias.copy_(-features.mean(0) / deviation)
+
+
+def _fade(network: Network, spread: float) -> None:
+    """Fit the time layer of the last block to scale by c(t) (and the early channels by more)."""
+    alpha = torch.from_numpy(alphas_cumprod())
+    signal = alpha * spread**2
+    scale = (signal / (signal + 1 - alpha)).sqrt()
+    clear = torch.sigmoid((signal / (1 - alpha)).log() - KNEE)
+    layer, stains = _last_block(network).time, len(network.spec.stains)
+    channels = layer.out_features // 2
+    wanted = [scale if _heard(row, stains)[1] else scale * clear for row in range(channels)]
+    features = F.silu(network.embed_time(torch.arange(TRAINING_STEPS))).double()
+    inputs = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+    fitted = torch.linalg.lstsq(inputs, torch.stack(wanted, 1) - 1, driver="gelsd").solution
     layer.weight.zero_()
     layer.bias.zero_()
-    layer.weight[:outputs] = fitted[:-1]
-    layer.bias[:outputs] = fitted[-1]
+    layer.weight[:channels] = fitted[:-1].T
+    layer.bias[:channels] = fitted[-1]
 
 
 @torch.no_grad()
@@ -107,3 +181,61 @@ def _standardise(layer: Any, output: Tensor) -> None:
     mean, deviation = output.mean((0, 1, 3, 4)), output.std((0, 1, 3, 4)).clamp(min=1e-3)
     layer.weight /= deviation[:, None, None, None, None]
     layer.bias.copy_((layer.bias - mean) / deviation)
+
+
+class Readout:
+    """Least squares for the last convolution: its inputs against what it should add to x.
+
+    Use as a context; call the network, then `see`; at the end of the context it is set.
+    """
+
+    RIDGE = 1e-8
+    """Part of the mean square of the inputs added to each, for a stable solution."""
+
+    SAMPLES = 6000
+    """Pixels seen of each call."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.layer = _last_block(network).conv_out
+        self._inputs = torch.empty(0)
+        self._squares: Tensor | float = 0.0
+        self._products: Tensor | float = 0.0
+
+    def __enter__(self) -> Readout:
+        self._hook = self.layer.register_forward_pre_hook(self._catch)
+        return self
+
+    def _catch(self, _: Any, arguments: tuple[Tensor]) -> None:
+        self._inputs = arguments[0]
+
+    def see(self, missing: Tensor, weight: float) -> None:
+        """Note the last call: `missing` (m, stain z, P, P) is noise - x, of this weight."""
+        columns = _neighbourhoods(self._inputs)
+        target = missing.unflatten(1, (len(self.network.spec.stains), -1))
+        target = target.permute(0, 2, 3, 4, 1).flatten(0, 3)
+        pick = torch.linspace(0, len(columns) - 1, min(self.SAMPLES, len(columns))).long()
+        inputs, wanted = columns[pick].double(), target[pick].double()
+        self._squares += weight * inputs.T @ inputs
+        self._products += weight * inputs.T @ wanted
+
+    def __exit__(self, *failure: object) -> None:
+        self._hook.remove()
+        if failure[0] is not None:
+            return
+        squares, products = torch.as_tensor(self._squares), torch.as_tensor(self._products)
+        ridge = self.RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
+        solution = torch.linalg.solve(squares + ridge, products)
+        with torch.no_grad():
+            for stain, weights in enumerate(solution.T):
+                kernel = weights.view_as(self.layer.weight[0])
+                self.layer.weight[2 * stain] = kernel
+                self.layer.weight[2 * stain + 1] = -kernel
+
+
+def _neighbourhoods(maps: Tensor) -> Tensor:
+    """What a 3 x 3 x 3 convolution sees at each place: (n, z, c, y, x) -> (n z y x, 27 c)."""
+    padded = F.pad(maps.transpose(1, 2), (1, 1) * 3)
+    for axis in (2, 3, 4):
+        padded = padded.unfold(axis, 3, 1)
+    return padded.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4).flatten(0, 3)

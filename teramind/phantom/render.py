@@ -13,8 +13,8 @@ from teramind.phantom.tissue import LUMEN_UM, Floats, Tissue, generator
 
 _PSF_UM = 0.5
 _HAZE_UM, _HAZE = 5.0, 0.2
-_DAPI_FLOOR, _DAPI_RANGE = 8.0, 205.0
-_POLYT_RANGE = 185.0
+_DAPI_FLOOR, _DAPI_RANGE = 8.0, 300.0
+_POLYT_RANGE = 250.0
 _GRAIN_UM = 0.7
 _NOISE = 1.5
 _COARSE = 4

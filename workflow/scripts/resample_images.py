@@ -10,4 +10,5 @@ with job(snakemake) as config:
         snakemake.output[0],
         stains=config.network.stains,
         pixel_size_um=config.plane.pixel_size_um,
+        white=config.reference.white,
     )
