@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
 from teramind.errors import UserError
-from teramind.evaluate import evaluate, molecule_density, smoothed_correlation
+from teramind.evaluate import Lattice, evaluate
+from teramind.evaluate.baseline import fit_regression
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.volume import create_volume, write_slab
@@ -58,7 +60,9 @@ def files(tmp_path):
             "volume": volume,
             "raster": tmp_path / "raster.zarr",
             "reference": tmp_path / "real.zarr",
-            "path": tmp_path / "evaluation.json",
+            "lattice": Lattice(patch=32, slab=64, corner=corner),
+            "summary": tmp_path / "evaluation.json",
+            "table": tmp_path / "evaluation.csv",
         }
 
     return write
@@ -71,7 +75,7 @@ def test_identical_images_correlate_fully(files):
     for row in record["sections"]:
         assert row["holdout"]["generated"] == pytest.approx(1, abs=1e-6)
         assert row["whole"]["generated"] == pytest.approx(1, abs=1e-6)
-        assert row["whole"]["grey"]["generated"] == row["whole"]["grey"]["reference"]
+        assert row["whole"]["grey"]["generated"] == row["whole"]["grey"]["real"]
 
 
 def test_images_that_are_molecule_density_give_the_baseline_a_full_score(files):
@@ -83,13 +87,55 @@ def test_images_that_are_molecule_density_give_the_baseline_a_full_score(files):
         assert row["holdout"]["generated"] < 0.9
 
 
-def test_shuffled_pixels_do_not_correlate():
-    image = noise(4, (200, 300))
-    shuffled = np.random.default_rng(5).permutation(image.ravel()).reshape(image.shape)
-    r = smoothed_correlation(
-        generated=shuffled, reference=image, sigma_px=1, rect=Rect(0, 0, 200, 300)
-    )
-    assert abs(r) < 0.05
+def test_the_regression_knows_which_gene_is_bright_and_does_not_see_the_holdout(files):
+    molecules = noise(2, (SECTIONS, HEIGHT // BIN, WIDTH // BIN)) // 2
+    real = np.broadcast_to(on_pixels(200 - molecules), (2, SECTIONS, HEIGHT, WIDTH)).copy()
+    real[(..., *HOLDOUT.within(FIELD))] = 0
+    paths = files(noise(3), real, molecules)
+    images = zarr.open_array(paths["reference"], mode="r")
+    raster = Raster.open(paths["raster"])
+    fitted = fit_regression(raster, images, HOLDOUT)
+    for stain in (0, 1):
+        predicted = fitted.predict(raster, 1, FIELD, stain)
+        np.testing.assert_allclose(predicted, on_pixels(200 - molecules)[1], atol=1)
+
+
+def test_the_neighbour_is_the_real_section_beside(files):
+    real = noise(4)
+    real[:, 1] = real[:, 0]
+    record = evaluate(**files(noise(3), real), holdout=None)
+    assert all(row["whole"]["neighbour"] == pytest.approx(1) for row in record["sections"])
+
+
+def test_the_table_holds_every_measure_once_and_twice_over(files):
+    paths = files(noise(1), noise(2))
+    evaluate(**paths, holdout=HOLDOUT)
+    table = pd.read_csv(paths["table"])
+    keys = ["section", "stain", "area", "subject", "measure", "scale_um"]
+    assert not table.duplicated(keys).any()
+    assert set(table["area"]) == {"holdout", "whole"}
+    correlations = table[table["measure"] == "correlation"]
+    assert set(correlations["subject"]) == {"generated", "density", "regression", "neighbour"}
+    assert set(correlations["scale_um"]) == {2, 5, 10, 20}
+    assert set(table[table["measure"] == "nuclei_f1"]["stain"]) == {"DAPI"}
+    assert ((table["low"] <= table["value"]) | table["low"].isna()).mean() > 0.95
+    columnar = pd.read_parquet(paths["table"].with_suffix(".parquet"))
+    pd.testing.assert_frame_equal(table, columnar, rtol=1e-4, check_dtype=False)
+
+
+def test_tiles_do_not_change_a_measure(files, monkeypatch):
+    paths = files(noise(1), noise(2))
+    evaluate(**paths, holdout=None)
+    whole = pd.read_csv(paths["table"])
+    monkeypatch.setattr("teramind.evaluate.measure.TILE", 64)
+    evaluate(**paths, holdout=None)
+    keys = ["section", "stain", "area", "subject", "measure", "scale_um"]
+    both = whole.merge(pd.read_csv(paths["table"]), on=keys, suffixes=("", "_tiled"))
+    assert len(both) == len(whole)
+    smooth = both[
+        ~both["measure"].str.startswith("nuclei") & ~both["measure"].str.contains("border")
+    ]
+    np.testing.assert_allclose(smooth["value"], smooth["value_tiled"], rtol=1e-3, atol=1e-4)
 
 
 def test_constant_images_have_no_correlation(files):
@@ -106,7 +152,7 @@ def test_the_holdout_is_judged_apart_from_the_whole(files):
     for row in record["sections"]:
         assert row["holdout"]["generated"] < 0 < row["whole"]["generated"]
         cut = real[["DAPI", "PolyT"].index(row["stain"]), row["section"]][HOLDOUT.within(FIELD)]
-        assert row["holdout"]["grey"]["reference"] == pytest.approx(
+        assert row["holdout"]["grey"]["real"] == pytest.approx(
             {"mean": cut.mean(), "sd": cut.std()}
         )
 
@@ -116,23 +162,7 @@ def test_without_a_holdout_only_the_whole_is_judged(files):
     record = evaluate(**paths, holdout=None)
     assert record["holdout"] is None
     assert all(row["holdout"] is None for row in record["sections"])
-    assert json.loads(paths["path"].read_text()) == record
-
-
-def test_smoothing_knows_no_padding():
-    """A gradient stays what it is at the edges; zeros around it would bend it."""
-    ramp = np.add.outer(np.arange(40.0), np.zeros(60)) + 100
-    edge = Rect(0, 0, 3, 60)
-    r = smoothed_correlation(generated=ramp, reference=ramp - 100, sigma_px=5, rect=edge)
-    assert r == pytest.approx(1, abs=1e-4)
-
-
-def test_density_is_constant_over_a_bin_without_smoothing(files):
-    molecules = noise(10, (SECTIONS, HEIGHT // BIN, WIDTH // BIN))
-    paths = files(noise(1), noise(1), molecules)
-    rect = Rect(5, 9, 50, 70)
-    density = molecule_density(Raster.open(paths["raster"]), 1, rect, sigma_px=0)
-    np.testing.assert_array_equal(density, on_pixels(molecules[1])[rect.within(FIELD)])
+    assert json.loads(paths["summary"].read_text()) == record
 
 
 def test_a_volume_is_compared_where_it_lies(files):
@@ -158,4 +188,4 @@ def test_what_cannot_be_compared_is_refused(files, reference, holdout, place, co
     paths = files(noise(1), reference, **place)
     with pytest.raises(UserError, match=complaint):
         evaluate(**paths, holdout=holdout)
-    assert not paths["path"].exists()
+    assert not paths["summary"].exists() and not paths["table"].exists()

@@ -13,7 +13,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teramind.evaluate import evaluate
+from teramind.evaluate import Lattice, evaluate
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
@@ -155,7 +155,9 @@ def extras(folder, run):
         raster=run["raster"],
         reference=folder / "real.zarr",
         holdout=HOLDOUT,
-        path=folder / "evaluation.json",
+        lattice=Lattice(patch=32, slab=64, corner=(0, 0)),
+        summary=folder / "evaluation.json",
+        table=folder / "evaluation.csv",
     )
     loss = imagecodecs.png_encode(np.full((4, 6), 3, np.uint8))
     (folder / "train").mkdir()

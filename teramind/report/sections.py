@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from scipy.ndimage import uniform_filter
 
-from teramind.evaluate import volume_place
+from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images

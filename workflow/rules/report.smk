@@ -10,13 +10,15 @@ if settings.reference:
             raster=RASTER,
             images=results("reference/images.zarr"),
         output:
-            results("evaluation.json"),
+            summary=results("evaluation.json"),
+            table=results("evaluation.csv"),
+            parquet=results("evaluation.parquet"),
         log:
             log_of("evaluate"),
         benchmark:
             benchmark_of("evaluate")
         conda:
-            "../../envs/volume.yaml"
+            "../../envs/evaluate.yaml"
         threads: 1
         resources:
             mem_mb=growing(4000),

@@ -5,14 +5,17 @@ from pathlib import Path
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate import evaluate
+    from teramind.evaluate import Lattice, evaluate
     from teramind.geometry import Rect
 
     holdout = config.reference.holdout
+    layout = config.layout()
     evaluate(
         volume=Path(snakemake.params.volume),
         raster=Path(snakemake.input.raster),
         reference=Path(snakemake.input.images),
         holdout=Rect(*holdout) if holdout else None,
-        path=Path(snakemake.output[0]),
+        lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
+        summary=Path(snakemake.output.summary),
+        table=Path(snakemake.output.table),
     )

@@ -1,0 +1,80 @@
+"""Whether two images have the same grey levels and the same texture."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
+
+from teramind.evaluate.blocks import BLOCK, Statistic, Sums
+
+LEVELS = 256
+
+BANDS_UM = (2.0, 4.0, 8.0, 16.0, 32.0)
+"""Edges of the bands of wavelengths in um."""
+
+
+def histogram_sums(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Sums:
+    """Histograms of two images, one after the other, (512,)."""
+    return np.concatenate([np.bincount(i.ravel(), minlength=LEVELS) for i in (a, b)]).astype(float)
+
+
+def wasserstein(sums: Sums) -> float:
+    """Mean distance in grey levels that turns one histogram into the other (earth mover's)."""
+    a, b = sums[:LEVELS], sums[LEVELS:]
+    if not a.sum() or not b.sum():
+        return float("nan")
+    levels = np.arange(LEVELS)
+    return float(wasserstein_distance(levels, levels, a, b))
+
+
+def mean_of(first: bool) -> Statistic:
+    """Mean grey level of the first or the second image from `histogram_sums`."""
+
+    def mean(sums: Sums) -> float:
+        histogram = sums[:LEVELS] if first else sums[LEVELS:]
+        return float(np.average(np.arange(LEVELS), weights=histogram))
+
+    return mean
+
+
+def deviation_of(first: bool) -> Statistic:
+    """Standard deviation of the first or the second image from `histogram_sums`."""
+
+    def deviation(sums: Sums) -> float:
+        histogram = sums[:LEVELS] if first else sums[LEVELS:]
+        levels = np.arange(LEVELS)
+        mean = np.average(levels, weights=histogram)
+        return float(np.sqrt(np.average((levels - mean) ** 2, weights=histogram)))
+
+    return deviation
+
+
+def spectrum_sums(image: NDArray[Any], pixel_size_um: float) -> Sums:
+    """Power of a block (BLOCK, BLOCK) in each band of wavelengths, (bands,).
+
+    The block is windowed (Hann) and averaged over directions; its mean has no part in it.
+    """
+    window = np.hanning(BLOCK)
+    centred = (image - image.mean()) * window[:, None] * window
+    power = np.abs(np.fft.rfft2(centred)) ** 2
+    down, across = np.fft.fftfreq(BLOCK, pixel_size_um), np.fft.rfftfreq(BLOCK, pixel_size_um)
+    frequency = np.hypot(down[:, None], across)
+    edges = 1 / np.array(BANDS_UM)
+    return np.array(
+        [power[(frequency <= high) & (frequency > low)].sum() for high, low in pairwise(edges)]
+    )
+
+
+def log_power_ratio(band: int) -> Statistic:
+    """Log10 of the first image's power over the second's, of sums (2 x bands,)."""
+    bands = len(BANDS_UM) - 1
+
+    def log_ratio(sums: Sums) -> float:
+        a, b = sums[band], sums[bands + band]
+        return float(np.log10(a / b)) if a > 0 and b > 0 else float("nan")
+
+    return log_ratio

@@ -1,0 +1,185 @@
+"""Each measure gives the known answer on images made for the purpose."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+from scipy.stats import pearsonr
+
+from teramind.evaluate.blocks import BLOCK, blocks_of, estimate, ratio
+from teramind.evaluate.borders import border_ratio, border_sums
+from teramind.evaluate.intensity import (
+    BANDS_UM,
+    histogram_sums,
+    log_power_ratio,
+    spectrum_sums,
+    wasserstein,
+)
+from teramind.evaluate.nuclei import (
+    MATCH_UM,
+    f1,
+    find_nuclei,
+    matched,
+    nearest_neighbours_um,
+    otsu,
+)
+from teramind.evaluate.structure import correlation, pair_sums, smooth
+from teramind.geometry import Rect
+
+SIDE = st.integers(1, 300)
+
+
+def texture(seed, shape=(256, 256), sigma=2.0):
+    field = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
+    return np.clip(120 + 40 * field / field.std(), 0, 255).astype(np.uint8)
+
+
+@given(y=st.integers(-50, 50), x=st.integers(-50, 50), height=SIDE, width=SIDE)
+@settings(max_examples=40, deadline=None)
+def test_blocks_cover_a_rectangle_once(y, x, height, width):
+    seen = np.zeros((height, width), int)
+    for block in blocks_of(Rect(y, x, height, width)):
+        assert max(block.height, block.width) <= BLOCK
+        seen[block.within(Rect(y, x, height, width))] += 1
+    assert (seen == 1).all()
+
+
+def test_the_interval_of_a_mean_is_that_of_theory():
+    values = np.random.default_rng(0).normal(5, 2, 900)
+    found = estimate(np.stack([values, np.ones_like(values)], 1), ratio)
+    assert found.value == pytest.approx(values.mean())
+    half = 1.96 * values.std() / 30
+    assert found.value - found.low == pytest.approx(half, rel=0.2)
+    assert found.high - found.value == pytest.approx(half, rel=0.2)
+
+
+def test_one_block_has_no_interval():
+    found = estimate(np.array([[6.0, 2.0]]), ratio)
+    assert found.value == 3 and np.isnan(found.low) and np.isnan(found.high)
+
+
+def test_correlation_of_summed_blocks_is_pearsons():
+    a, b = texture(1), texture(2) // 2 + texture(1) // 2
+    whole = Rect(0, 0, *a.shape)
+    sums = [pair_sums(a[c], b[c]) for c in (block.within(whole) for block in blocks_of(whole))]
+    assert correlation(np.sum(sums, 0)) == pytest.approx(pearsonr(a.ravel(), b.ravel())[0])
+
+
+def test_identical_images_correlate_fully_and_negatives_not_at_all():
+    a = texture(3)
+    assert correlation(pair_sums(a, a)) == pytest.approx(1)
+    assert correlation(pair_sums(a, 255 - a)) == pytest.approx(-1)
+
+
+def test_shuffled_pixels_do_not_correlate():
+    a = texture(4)
+    shuffled = np.random.default_rng(5).permutation(a.ravel()).reshape(a.shape)
+    assert abs(correlation(pair_sums(smooth(shuffled, 1), smooth(a, 1)))) < 0.1
+
+
+def test_a_constant_image_has_no_correlation():
+    assert np.isnan(correlation(pair_sums(texture(6), np.full((256, 256), 7))))
+
+
+def test_smoothing_knows_no_padding():
+    """A constant stays what it is at the edges; zeros around it would darken them."""
+    np.testing.assert_allclose(smooth(np.full((40, 60), 9), 5), 9, rtol=1e-5)
+
+
+def test_a_brighter_copy_is_as_far_as_it_is_brighter():
+    dark = np.clip(texture(7), 0, 200)
+    assert wasserstein(histogram_sums(dark + 30, dark)) == pytest.approx(30)
+    assert wasserstein(histogram_sums(dark, dark)) == 0
+
+
+def test_blurring_takes_power_from_the_short_wavelengths_alone():
+    grain = np.random.default_rng(8).integers(0, 256, (BLOCK, BLOCK)).astype(float)
+    blurred = gaussian_filter(grain, 1.0, mode="wrap")
+    sums = np.concatenate([spectrum_sums(i, 0.5) for i in (blurred, grain)])
+    ratios = [log_power_ratio(band)(sums) for band in range(len(BANDS_UM) - 1)]
+    assert ratios[0] < -0.4 and ratios[-1] == pytest.approx(0, abs=0.1)
+    assert ratios == sorted(ratios)
+
+
+def test_a_wave_has_its_power_in_its_band():
+    x = np.arange(BLOCK) * 0.5
+    wave = np.broadcast_to(100 + 50 * np.sin(2 * np.pi * x / 5.5), (BLOCK, BLOCK))
+    power = spectrum_sums(wave, 0.5)
+    assert power[1] > 0.95 * power.sum()  # 4 to 8 um
+
+
+def disc_field(middles_um, *, radius_um=4.0, pixel=0.5, shape=(200, 240), grey=180):
+    y, x = (np.indices(shape) + 0.5) * pixel
+    image = np.full(shape, 10, np.uint8)
+    for cy, cx in middles_um:
+        image[(y - cy) ** 2 + (x - cx) ** 2 < radius_um**2] = grey
+    return image
+
+
+GRID = np.array([(y, x) for y in range(12, 95, 14) for x in range(12, 115, 14)], float)
+
+
+def found_in(image, pixel=0.5):
+    threshold = otsu(np.bincount(image.ravel(), minlength=256))
+    return find_nuclei(image, pixel_size_um=pixel, threshold=threshold)
+
+
+def test_discs_are_found_where_and_as_large_as_they_are():
+    nuclei = found_in(disc_field(GRID))
+    order = matched(nuclei.middles, GRID)
+    assert sorted(order) == list(range(len(GRID)))
+    np.testing.assert_allclose(nuclei.middles, GRID[order], atol=0.3)
+    np.testing.assert_allclose(nuclei.diameters, 8, rtol=0.08)
+    np.testing.assert_allclose(nuclei.greys, 180, rtol=0.06)
+    np.testing.assert_allclose(nearest_neighbours_um(nuclei.middles), 14, atol=0.4)
+
+
+def test_touching_discs_are_parted():
+    nuclei = found_in(disc_field([(40, 40), (40, 46.5)]))
+    assert len(nuclei.middles) == 2
+
+
+def test_specks_and_empty_images_hold_no_nuclei():
+    assert not len(found_in(disc_field([(40, 40)], radius_um=1)).middles)
+    assert not len(found_in(np.full((50, 50), 90, np.uint8)).middles)
+
+
+@pytest.mark.parametrize(("shift", "score"), [(0.0, 1.0), (3.0, 1.0), (MATCH_UM + 0.5, 0.0)])
+def test_f1_tells_shifted_nuclei_by_the_distance(shift, score):
+    partners = matched(GRID + np.array([0, shift]), GRID)
+    pairs = (partners >= 0).sum()
+    assert f1(np.array([pairs, len(GRID), len(GRID)])) == score
+
+
+def test_a_real_nucleus_is_matched_once():
+    made = np.array([(10.0, 10.0), (10.0, 12.0), (10.0, 15.5)])
+    partners = matched(made, np.array([(10.0, 11.0), (10.0, 14.0)]))
+    assert (partners >= 0).sum() == 2
+    assert len({p for p in partners if p >= 0}) == 2
+
+
+def test_f1_counts_what_is_missing_and_what_is_too_many():
+    assert f1(np.array([6, 8, 12])) == pytest.approx(2 * 0.75 * 0.5 / (0.75 + 0.5))
+
+
+def ratio_of(image, edge=32, origin=(0, 0)):
+    return border_ratio(border_sums(image, Rect(0, 0, *image.shape), edge=edge, origin=origin))
+
+
+def test_borders_that_are_not_there_do_not_show():
+    assert ratio_of(texture(9, (1024, 1024))) == pytest.approx(1, abs=0.05)
+
+
+def test_planted_borders_show_where_they_are():
+    image = texture(10, (512, 512))
+    image[:, 7::64] = np.clip(image[:, 7::64].astype(int) + 40, 0, 255)
+    assert ratio_of(image, 64, (0, 7)) > 1.5
+    assert ratio_of(image, 64, (0, 30)) == pytest.approx(1, abs=0.3)
+
+
+def test_a_step_has_the_energy_of_its_height():
+    image = np.zeros((64, 64), np.uint8)
+    image[:, 32:] = 10
+    across, crossings, beside, _ = border_sums(image, Rect(0, 0, 64, 64), edge=32, origin=(0, 0))
+    assert across == 64 * 100 and crossings == 64 + 64 and beside == 0
