@@ -10,6 +10,7 @@ import zarr
 from teramind.errors import UserError
 from teramind.evaluate import Lattice, evaluate
 from teramind.evaluate.baseline import fit_regression
+from teramind.evaluate.headline import headline
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.volume import create_volume, write_slab
@@ -121,6 +122,21 @@ def test_the_table_holds_every_measure_once_and_twice_over(files):
     assert ((table["low"] <= table["value"]) | table["low"].isna()).mean() > 0.95
     columnar = pd.read_parquet(paths["table"].with_suffix(".parquet"))
     pd.testing.assert_frame_equal(table, columnar, rtol=1e-4, check_dtype=False)
+
+
+def test_the_headline_averages_the_nuclear_stain_over_the_holdout(files):
+    real = noise(1)
+    generated = real.copy()
+    generated[0, 0][HOLDOUT.within(FIELD)] = 255 - real[0, 0][HOLDOUT.within(FIELD)]
+    paths = files(generated, real)
+    evaluate(**paths, holdout=HOLDOUT)
+    table = pd.read_csv(paths["table"])
+    found = headline(table)
+    assert 0.4 > found["correlation_5um"] > -0.1  # -1 and 1, smoothed over the holdout's edge
+    same = table[(table["area"] == "holdout") & (table["section"] == 1)]
+    perfect = headline(same)
+    assert perfect["count_ratio"] == perfect["nuclei_f1"] == 1
+    assert perfect["correlation_5um"] == pytest.approx(1)
 
 
 def test_tiles_do_not_change_a_measure(files, monkeypatch):

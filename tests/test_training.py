@@ -346,7 +346,7 @@ def test_what_training_adds_to_the_copy_has_the_scale_of_an_error_worth_one(spre
     with torch.inference_mode():
         scale = 1 + layer(torch.nn.functional.silu(network.embed_time(t)))[:, 0]
     expected = balanced_weight(t, torch.tensor([spread]))[:, 0].rsqrt()
-    torch.testing.assert_close(scale, expected, rtol=0.05, atol=0)
+    torch.testing.assert_close(scale, expected, rtol=0.1, atol=0)
 
 
 def test_the_time_embedding_starts_smooth_and_of_deviation_one() -> None:
@@ -358,11 +358,11 @@ def test_the_time_embedding_starts_smooth_and_of_deviation_one() -> None:
 
 
 def test_training_starts_better_than_any_constant_image(tmp_path) -> None:
-    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()), edge=3, batch=2)
+    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()), batch=2)
     trainer = Trainer(windows.spec, windows, SETTINGS, tmp_path / "train")
     network = trainer.network.eval()
     gained = []
-    for step in range(40):
+    for step in range(16):
         batch = windows(step)
         weight = balanced_weight(batch.t, trainer.spread)
         with torch.inference_mode():
