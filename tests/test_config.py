@@ -119,6 +119,10 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "reference.holdout: got [0, 0, 500, 1]; must lie inside the plane [0, 0, 128, 192]",
         ),
         (
+            {"reference__images": "i", "reference__white": {"Nissl": 90}},
+            "reference.white: got ['Nissl']; must be among network.stains ['DAPI', 'PolyT']",
+        ),
+        (
             {"network__sections": 8},
             "plane.sections: got 2; too few for windows of 8 sections, which lose 1 at each end",
         ),

@@ -32,9 +32,9 @@ def pixels(*shape, dtype=np.uint8):
     return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
 
 
-def resample(source, *, stains=STAINS, pixel_size_um=1.0):
+def resample(source, *, stains=STAINS, pixel_size_um=1.0, white=None):
     target = source.with_name("out.zarr")
-    resample_images(source, target, stains=stains, pixel_size_um=pixel_size_um)
+    resample_images(source, target, stains=stains, pixel_size_um=pixel_size_um, white=white)
     return zarr.open_array(target, mode="r")[:]
 
 
@@ -66,6 +66,24 @@ def test_pixels_are_the_means_of_whole_blocks(tmp_path_factory, factor, height, 
     found = resample(source, pixel_size_um=0.5 * factor)
     np.testing.assert_array_equal(found, block_mean(a, factor))
     assert found.dtype == np.uint8
+
+
+@settings(max_examples=15, deadline=None)
+@given(factor=st.integers(1, 4), white=st.integers(1, 255))
+def test_the_white_level_becomes_255_and_the_rest_is_in_proportion(tmp_path_factory, factor, white):
+    a = pixels(2, 2, 40, 50)
+    source = write(tmp_path_factory.mktemp("white") / "a.ome.tif", a)
+    found = resample(source, pixel_size_um=0.5 * factor, white={"PolyT": white})
+    np.testing.assert_array_equal(found[0], block_mean(a[0], factor))
+    height, width = (edge // factor for edge in a.shape[-2:])
+    blocks = a[1][..., : height * factor, : width * factor].astype(int)
+    total = blocks.reshape(2, height, factor, width, factor).sum((2, 4))
+    expected = [[round_half_up(255 * int(v), white * factor**2) for v in z.ravel()] for z in total]
+    np.testing.assert_array_equal(found[1].reshape(2, -1), np.minimum(expected, 255))
+
+
+def round_half_up(numerator, denominator):
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def test_bands_of_a_large_image_join(tmp_path):
