@@ -16,6 +16,9 @@ from teramind.network.unet import Network, plane_corners
 from teramind.schedule import kept_timesteps
 from teramind.variance import alphas_cumprod
 
+OUTSIDE = -1.0
+"""What the network sees beyond the images when it samples."""
+
 
 class Step(NamedTuple):
     """One sampling step: training timestep, alpha-bar there and at the step that follows."""
@@ -118,7 +121,7 @@ def window_loss(
     noise: Tensor,
     counts: Tensor,
     t: Tensor,
-    outside: float = -1.0,
+    outside: float = OUTSIDE,
     aligned: bool = False,
     weight: Tensor | None = None,
 ) -> Tensor:

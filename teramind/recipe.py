@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
-from teramind.config import Config
+from teramind.config import Config, Train
 from teramind.dataset import PairedImages, TrainingWindows
 from teramind.expression.raster import Raster
 from teramind.geometry import Rect
@@ -28,42 +29,15 @@ def train_from_config(
 
     The resumable state is `work/train/state.pt` in the results folder.
     """
-    assert config.train is not None and config.reference is not None
-    asked, plane = config.train, config.plane
+    assert config.train is not None
+    asked = config.train
     expression = Raster.open(raster)
-    spec = NetworkSpec(
-        patch=config.network.patch,
-        sections=config.network.sections,
-        stains=config.network.stains,
-        genes=len(expression.panel),
-        base=asked.base,
-        embed=asked.embed,
-        panel=expression.panel,
-        pixel_size_um=plane.pixel_size_um,
-        section_spacing_um=plane.section_spacing_um,
-    )
-    holdout = config.reference.holdout
-    windows = TrainingWindows(
-        PairedImages(open_images(images, spec.stains), expression),
-        spec,
-        edge=asked.window,
-        batch=asked.batch,
-        holdout=Rect(*holdout) if holdout else None,
-        seed=asked.seed,
-    )
-    settings = TrainSettings(
-        steps=asked.steps,
-        learning_rate=asked.learning_rate,
-        ema=asked.ema,
-        loss=asked.loss,
-        dropout=asked.dropout,
-        seed=asked.seed,
-        save_minutes=asked.save_minutes,
-    )
+    spec = _spec(config, asked, expression.panel)
+    same = {field.name for field in dataclasses.fields(TrainSettings)}
     train(
         spec=spec,
-        windows=windows,
-        settings=settings,
+        windows=_windows(config, asked, spec, images, expression),
+        settings=TrainSettings(**asked.model_dump(include=same)),
         folder=Path(config.results) / "work" / "train",
         checkpoint=checkpoint,
         loss_table=loss_table,
@@ -71,4 +45,33 @@ def train_from_config(
         record={"settings": asked.model_dump(mode="json"), "data": config.expression.source},
         licence=asked.licence,
         dtype=getattr(torch, asked.weights),
+    )
+
+
+def _spec(config: Config, asked: Train, panel: tuple[str, ...]) -> NetworkSpec:
+    return NetworkSpec(
+        patch=config.network.patch,
+        sections=config.network.sections,
+        stains=config.network.stains,
+        genes=len(panel),
+        base=asked.base,
+        embed=asked.embed,
+        panel=panel,
+        pixel_size_um=config.plane.pixel_size_um,
+        section_spacing_um=config.plane.section_spacing_um,
+    )
+
+
+def _windows(
+    config: Config, asked: Train, spec: NetworkSpec, images: Path, expression: Raster
+) -> TrainingWindows:
+    assert config.reference is not None
+    holdout = config.reference.holdout
+    return TrainingWindows(
+        PairedImages(open_images(images, spec.stains), expression),
+        spec,
+        edge=asked.window,
+        batch=asked.batch,
+        holdout=Rect(*holdout) if holdout else None,
+        seed=asked.seed,
     )

@@ -6,12 +6,10 @@ sees the same sequence.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from teramind.dataset import Batch, TrainingWindows
-from teramind.diffusion import balanced_weight, noisy_patches, to_patches, window_loss
+from teramind.diffusion import OUTSIDE, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.files import atomic_path
+from teramind.losses import write_losses
 from teramind.network import Network, NetworkSpec, save_network
-from teramind.network.initial import Readout, fix_copy, has_room, start_as_copy, wake_genes
-from teramind.schedule import TRAINING_STEPS
+from teramind.network.initial import fix_copy, has_room
+from teramind.start import image_spread, set_starting_weights
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
-
-CALIBRATION_FROM, CALIBRATION_BATCHES = 10**9, 32
-"""First and number of the batches on which the starting weights are set: beyond any step."""
-
-LEAST_SPREAD = 0.02
-"""Standard deviation below which a stain's images count as constant."""
-
-OUTSIDE = -1.0
-"""What the network sees beyond the images, as when it samples."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,9 @@ class Trainer:
         self.settings, self.folder = settings, folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         saved = self._read_state()
-        self.spread = (saved["spread"] if saved else self._spread()).to(self.device)
+        self.spread = (saved["spread"] if saved else image_spread(windows, len(spec.stains))).to(
+            self.device
+        )
         self.network = self._start(fresh=not saved).to(self.device)
         self.average = Average(self.network, settings.ema)
         self.optimiser = torch.optim.Adam(self._trained(), lr=settings.learning_rate)
@@ -138,26 +130,6 @@ class Trainer:
         with atomic_path(self.state_path) as temporary:
             torch.save(state, temporary)
 
-    def _calibration(self) -> Iterator[Batch]:
-        """Batches that training does not use, their timesteps spread over the run."""
-        for k in range(CALIBRATION_BATCHES):
-            t = (2 * k + 1) * TRAINING_STEPS // (2 * CALIBRATION_BATCHES)
-            batch = self.windows(CALIBRATION_FROM + k)
-            yield batch._replace(t=torch.full_like(batch.t, t))
-
-    def _spread(self) -> Tensor:
-        """Standard deviation of each stain's images in [-1, 1], (stains,)."""
-        stains = len(self.spec.stains)
-        moments = torch.zeros(3, stains, dtype=torch.float64)
-        for batch in self._calibration():
-            image = batch.image.unflatten(1, (stains, -1)).double()
-            inside = batch.inside[:, None].expand_as(image)
-            powers = (inside, image * inside, image.square() * inside)
-            moments += torch.stack([power.sum((0, 2, 3, 4)).double() for power in powers])
-        pixels, total, squares = moments
-        variance = squares / pixels - (total / pixels).square()
-        return variance.clamp(min=LEAST_SPREAD**2).sqrt().float()
-
     def _start(self, *, fresh: bool) -> Network:
         """The network on the CPU, at its starting weights if it is `fresh`."""
         torch.manual_seed(self.settings.seed)
@@ -166,21 +138,10 @@ class Trainer:
             if isinstance(module, nn.Dropout):
                 module.p = self.settings.dropout
         if fresh:
-            self._set_weights(network)
+            set_starting_weights(network, self.windows, self.spread)
         if has_room(network):
             fix_copy(network)
         return network
-
-    def _set_weights(self, network: Network) -> None:
-        counts = [batch.counts.flatten(0, 1) for batch in self._calibration()]
-        wake_genes(network, torch.cat(counts))
-        if not has_room(network):
-            return
-        start_as_copy(network, float(self.spread.square().mean().sqrt()))
-        with Readout(network.eval()) as readout:
-            for batch in self._calibration():
-                see_batch(network, readout, batch, self.spread)
-        network.train()
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters that are not fixed from the start."""
@@ -259,52 +220,12 @@ class Trainer:
         )
 
 
-@torch.no_grad()
-def see_batch(network: Network, readout: Readout, batch: Batch, spread: Tensor) -> None:
-    """Show `readout` what the network misses on a batch of one timestep."""
-    patch, half = network.spec.patch, network.spec.half
-    patches = noisy_patches(
-        batch.image, batch.inside, batch.noise, batch.t, patch=patch, outside=OUTSIDE
-    )
-    counts = batch.counts.flatten(0, 1)
-    copied, _ = network(patches.state, counts, patches.t, patches.corners, aligned=False)
-    noise = to_patches(batch.noise[..., half:-half, half:-half], patch)
-    readout.see(noise - copied, float(balanced_weight(batch.t, spread).mean()))
-
-
 def rate_at(step: int, settings: TrainSettings) -> float:
     """Learning rate at `step` as a part of the full one: linear warm-up, then cosine to 5 %."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
     return 0.05 + 0.95 * (1 + math.cos(math.pi * min(progress, 1))) / 2
-
-
-def smoothed(losses: list[tuple[int, float]], width: int = 100) -> Iterator[tuple[int, float]]:
-    """Running mean of the loss over `width` steps."""
-    for end in range(width, len(losses) + 1, max(width // 4, 1)):
-        rows = losses[end - width : end]
-        yield rows[-1][0], sum(loss for _, loss in rows) / width
-
-
-def write_losses(losses: list[tuple[int, float]], table: Path, picture: Path) -> None:
-    """Write the loss of every step as CSV and its running mean as PNG."""
-    from matplotlib.figure import Figure
-
-    with atomic_path(table) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "loss"])
-        writer.writerows(losses)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(*zip(*losses, strict=True), color="0.85", linewidth=0.5, label="each step")
-    curve = list(smoothed(losses))
-    if curve:
-        axes.plot(*zip(*curve, strict=True), color="tab:blue", label="mean of 100 steps")
-    axes.set(xlabel="training step", ylabel="loss (mean squared error of the noise)", yscale="log")
-    axes.legend()
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
 
 
 def train(

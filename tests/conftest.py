@@ -53,3 +53,11 @@ def tiny_network(tiny_spec):
 
     torch.manual_seed(0)
     return Network(tiny_spec).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory, tiny_spec):
+    """Training windows over two small sections of blobs (see `training_pair`)."""
+    from training_pair import blob_windows
+
+    return blob_windows(tmp_path_factory.mktemp("pair"), tiny_spec)

@@ -12,6 +12,7 @@ from teramind.diffusion import (
     Step,
     add_noise,
     alphas_cumprod,
+    balanced_weight,
     ddim,
     kept_timesteps,
     sampling_steps,
@@ -20,7 +21,7 @@ from teramind.diffusion import (
     window_loss,
 )
 from teramind.errors import UserError
-from teramind.network import load_network
+from teramind.network import Network, NetworkSpec, load_network
 from teramind.schedule import TRAINING_STEPS
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
@@ -183,3 +184,48 @@ def test_a_network_that_answers_zero_loses_the_noise_it_was_asked_for(
     torch.testing.assert_close(window_loss(tiny_network, **window, aligned=True), both)
     diffused = torch.where(inside, add_noise(window["image"], noise, window["t"]), outside)
     assert torch.equal(states[0], to_patches(diffused, 32))
+
+
+@given(t=st.integers(0, 999), spread=st.floats(0.05, 1))
+@settings(max_examples=30, deadline=None)
+def test_the_best_estimate_from_a_pixel_alone_loses_one_at_every_timestep(t, spread) -> None:
+    """Gaussian pixels have a closed answer: E[noise | x] is linear in x."""
+    alpha = float(alphas_cumprod()[t])
+    variance = alpha * spread**2 + 1 - alpha  # of x
+    left = 1 - (1 - alpha) / variance  # of the noise, once x is known
+    weight = balanced_weight(torch.tensor([t]), torch.tensor([spread])).item()
+    assert weight * left == pytest.approx(1, rel=1e-3)
+
+
+def test_a_weight_counts_for_its_window_and_stain() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=2, base=2, embed=4)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    window = {
+        "image": torch.rand(2, 4, 64, 64),
+        "inside": torch.ones(2, 1, 64, 64, dtype=torch.bool),
+        "noise": torch.randn(2, 4, 64, 64),
+        "counts": torch.rand(2, 4, 2, 2, 4, 2),
+        "t": torch.tensor([10, 700]),
+    }
+    with torch.inference_mode():
+        parts = torch.stack(
+            [window_loss(network, **window, weight=one.view(2, 2)) for one in torch.eye(4)]
+        )
+        weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        both = window_loss(network, **window, weight=weight)
+        plain = window_loss(network, **window)
+    torch.testing.assert_close(both, (parts * weight.flatten()).sum())
+    torch.testing.assert_close(plain, parts.sum())
+    target = window["noise"][:, :, 16:-16, 16:-16]
+    error = (target - predicted(network, window)).square().unflatten(1, (2, 2)).mean((2, 3, 4))
+    torch.testing.assert_close(parts, error.flatten() / 4)
+
+
+def predicted(network: Network, window: dict) -> torch.Tensor:
+    """The noise that the network sees in each window on its own, (b, stain z, 32, 32)."""
+    alpha = torch.from_numpy(alphas_cumprod())[window["t"]].float().view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * window["image"] + (1 - alpha).sqrt() * window["noise"]
+    patches = noisy.unflatten(2, (2, 32)).unflatten(4, (2, 32)).permute(0, 2, 4, 1, 3, 5)
+    parts = zip(patches.flatten(1, 2), window["counts"], window["t"].tolist(), strict=True)
+    return torch.cat([network.predict_noise(state, counts, t) for state, counts, t in parts])

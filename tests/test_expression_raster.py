@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.errors import UserError
-from teramind.expression.raster import BLOCK, Raster, RasterWriter
+from teramind.expression import BLOCK, Raster, RasterWriter
 from teramind.expression.spill import RECORD, Spill, sum_records
 from teramind.geometry import BIN, Rect
 
@@ -166,7 +166,7 @@ def test_the_cache_changes_nothing_and_stays_bounded(tmp_path):
 
 
 def test_a_window_is_read_without_the_chunks_of_other_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("teramind.expression.raster._CHUNK", 10)
+    monkeypatch.setattr("teramind.expression.raster_writer._CHUNK", 10)
     extent = Rect(0, 0, BLOCK * BIN, 4 * BLOCK * BIN)
     places = [
         (0, bin_ * BIN, block * BLOCK * BIN, 0, 1) for block in range(4) for bin_ in range(10)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr
 
-from teramind.evaluate.blocks import BLOCK, blocks_of, estimate, ratio
+from teramind.evaluate.blocks import BLOCK, MOST_PARTS, Tally, blocks_of, estimate, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
@@ -57,6 +57,19 @@ def test_the_interval_of_a_mean_is_that_of_theory():
 def test_one_block_has_no_interval():
     found = estimate(np.array([[6.0, 2.0]]), ratio)
     assert found.value == 3 and np.isnan(found.low) and np.isnan(found.high)
+
+
+@given(height=st.integers(1, 9000), width=st.integers(1, 9000))
+@settings(max_examples=15, deadline=None)
+def test_a_tally_keeps_every_block_in_a_bounded_number_of_parts(height, width):
+    area = Rect(7, -3, height, width)
+    tally = Tally[str](area)
+    for block in blocks_of(area):
+        tally.add("pixels", block, np.array([block.height * block.width, 1.0]))
+    total = tally.estimate("pixels", lambda sums: sums[0])
+    assert total.value == height * width
+    assert 1 <= total.parts <= MOST_PARTS
+    assert tally.estimate("nothing", ratio).parts == 0
 
 
 def test_correlation_of_summed_blocks_is_pearsons():

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from teramind.diffusion import to_grey
 from teramind.errors import UserError
-from teramind.expression.raster import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
 from teramind.geometry import Rect
 from teramind.network import load_network

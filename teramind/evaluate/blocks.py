@@ -1,51 +1,90 @@
 """Measures as functions of sums over blocks, and what chance does to them.
 
 Every measure here is computed from sums that add up over blocks of the plane: an area of any size
-is read block by block, and drawing the blocks again with replacement gives an interval
-(B. Efron, Annals of Statistics 7, 1979). Blocks are wider than the images' texture, so that
-neighbouring ones count as independent.
+is read block by block, and drawing its parts again with replacement gives an interval
+(B. Efron, Annals of Statistics 7, 1979). The parts are no smaller than a block, which is wider than
+the images' texture, so that neighbouring ones count as independent.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from teramind.geometry import Rect
 
+Key = TypeVar("Key")
 Sums = NDArray[np.float64]
 Statistic = Callable[[Sums], float]
-"""Sums of shape (..., k) -> a value; NaN where it is not defined."""
+"""Sums of shape (k,) -> a value; NaN where it is not defined."""
 
 BLOCK = 64
 """Edge of a block in pixels."""
 
+MOST_PARTS = 1024
+"""Parts of an area at most: this bounds the memory, whatever the area."""
+
 DRAWS = 400
-"""How often the blocks are drawn again."""
+"""How often the parts are drawn again."""
 
 
 class Estimate(NamedTuple):
-    """A value, its 95 % interval (NaN where there are fewer than two blocks), blocks behind it."""
+    """A value, its 95 % interval (NaN where there are fewer than two parts), parts behind it."""
 
     value: float
     low: float
     high: float
-    blocks: int
+    parts: int
 
 
-def estimate(sums: Sums, statistic: Statistic, *, seed: int = 0) -> Estimate:
-    """Evaluate a statistic of summed blocks (n, k) and its bootstrap interval."""
+def estimate(sums: Sums, statistic: Statistic) -> Estimate:
+    """Evaluate a statistic of summed parts (n, k) and its bootstrap interval (seeded)."""
+    n = len(sums)
     value = statistic(sums.sum(0))
-    if len(sums) < 2:
-        return Estimate(value, np.nan, np.nan, len(sums))
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(sums[rng.integers(len(sums), size=len(sums))].sum(0)) for _ in range(DRAWS)]
-    known = np.asarray(drawn)[np.isfinite(drawn)]
+    if n < 2:
+        return Estimate(value, np.nan, np.nan, n)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    values = np.array([statistic(total) for total in drawn @ sums])
+    known = values[np.isfinite(values)]
     low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
-    return Estimate(value, float(low), float(high), len(sums))
+    return Estimate(value, float(low), float(high), n)
+
+
+class Tally(Generic[Key]):
+    """Sums by part of an area, of any number of things; memory does not grow with the area."""
+
+    def __init__(self, area: Rect) -> None:
+        self._area, self._edge = area, _part_edge(area)
+        self._of: dict[Key, dict[tuple[int, int], Sums]] = defaultdict(dict)
+
+    def add(self, key: Key, block: Rect, sums: Sums) -> None:
+        """Add the sums of a block of the area."""
+        y, x = block.y - self._area.y, block.x - self._area.x
+        parts, place = self._of[key], (y // self._edge, x // self._edge)
+        parts[place] = parts[place] + sums if place in parts else sums
+
+    def estimates(self, statistic: Statistic) -> Iterator[tuple[Key, Estimate]]:
+        """The same statistic of everything that was added."""
+        for key in self._of:
+            yield key, self.estimate(key, statistic)
+
+    def estimate(self, key: Key, statistic: Statistic) -> Estimate:
+        """A statistic of one thing; without a single block it is undefined."""
+        if not self._of[key]:
+            return Estimate(np.nan, np.nan, np.nan, 0)
+        return estimate(np.stack(list(self._of[key].values())), statistic)
+
+
+def _part_edge(area: Rect) -> int:
+    """The smallest doubling of a block of which an area holds at most `MOST_PARTS`."""
+    edge = BLOCK
+    while -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
+        edge *= 2
+    return edge
 
 
 def ratio(sums: Sums) -> float:

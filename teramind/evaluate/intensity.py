@@ -13,6 +13,9 @@ from teramind.evaluate.blocks import BLOCK, Statistic, Sums
 
 LEVELS = 256
 
+FIRST, SECOND = slice(0, LEVELS), slice(LEVELS, 2 * LEVELS)
+"""Where the histograms of the two images are in `histogram_sums`."""
+
 BANDS_UM = (2.0, 4.0, 8.0, 16.0, 32.0)
 """Edges of the bands of wavelengths in um."""
 
@@ -24,31 +27,28 @@ def histogram_sums(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Sums:
 
 def wasserstein(sums: Sums) -> float:
     """Mean distance in grey levels that turns one histogram into the other (earth mover's)."""
-    a, b = sums[:LEVELS], sums[LEVELS:]
+    a, b = sums[FIRST], sums[SECOND]
     if not a.sum() or not b.sum():
         return float("nan")
     levels = np.arange(LEVELS)
     return float(wasserstein_distance(levels, levels, a, b))
 
 
-def mean_of(first: bool) -> Statistic:
-    """Mean grey level of the first or the second image from `histogram_sums`."""
+def mean_of(image: slice) -> Statistic:
+    """Mean grey level of one image (`FIRST` or `SECOND`) from `histogram_sums`."""
 
     def mean(sums: Sums) -> float:
-        histogram = sums[:LEVELS] if first else sums[LEVELS:]
-        return float(np.average(np.arange(LEVELS), weights=histogram))
+        return float(np.average(np.arange(LEVELS), weights=sums[image]))
 
     return mean
 
 
-def deviation_of(first: bool) -> Statistic:
-    """Standard deviation of the first or the second image from `histogram_sums`."""
+def deviation_of(image: slice) -> Statistic:
+    """Standard deviation of one image (`FIRST` or `SECOND`) from `histogram_sums`."""
 
     def deviation(sums: Sums) -> float:
-        histogram = sums[:LEVELS] if first else sums[LEVELS:]
-        levels = np.arange(LEVELS)
-        mean = np.average(levels, weights=histogram)
-        return float(np.sqrt(np.average((levels - mean) ** 2, weights=histogram)))
+        squares = (np.arange(LEVELS) - mean_of(image)(sums)) ** 2
+        return float(np.sqrt(np.average(squares, weights=sums[image])))
 
     return deviation
 

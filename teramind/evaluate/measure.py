@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.evaluate.blocks import BLOCK, Estimate, Statistic, blocks_of, estimate, ratio
+from teramind.evaluate.blocks import BLOCK, Tally, blocks_of, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
+    FIRST,
     LEVELS,
+    SECOND,
     deviation_of,
     histogram_sums,
     log_power_ratio,
@@ -23,14 +24,7 @@ from teramind.evaluate.intensity import (
     spectrum_sums,
     wasserstein,
 )
-from teramind.evaluate.nuclei import (
-    Nuclei,
-    f1,
-    find_nuclei,
-    matched,
-    nearest_neighbours_um,
-    otsu,
-)
+from teramind.evaluate.nuclei import NEAR_UM, Census, f1, find_nuclei, otsu
 from teramind.evaluate.structure import REACH, correlation, pair_sums, smooth
 from teramind.geometry import Rect
 
@@ -55,7 +49,7 @@ class Measure(NamedTuple):
     value: float
     low: float
     high: float
-    blocks: int
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -79,25 +73,6 @@ class Scene:
             yield from _nuclei(self, area)
 
 
-class _Sums:
-    """Sums of blocks by what they are of, and the measures they give."""
-
-    def __init__(self) -> None:
-        self._of: defaultdict[Any, list[NDArray[np.float64]]] = defaultdict(list)
-
-    def add(self, key: Any, sums: NDArray[np.float64]) -> None:
-        self._of[key].append(sums)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._of)
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def estimate(self, key: Any, statistic: Statistic) -> Estimate:
-        return estimate(np.stack(self._of[key]), statistic)
-
-
 def _grown(tile: Rect, margin_um: float, scene: Scene) -> Rect:
     return tile.grown(math.ceil(margin_um / scene.pixel_size_um)).cut(scene.whole)
 
@@ -107,47 +82,48 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _correlations(scene: Scene, area: Rect) -> Iterator[Measure]:
-    sums = _Sums()
+    tally = Tally[tuple[str, float]](area)
     for tile in blocks_of(area, TILE):
         around = _grown(tile, REACH * max(SCALES_UM), scene)
         real = scene.real(around)
-        for name, image in scene.subjects.items():
-            made = image(around)
-            for scale in SCALES_UM:
-                near = _grown(tile, REACH * scale, scene)
-                cut = near.within(around)
-                sigma = scale / scene.pixel_size_um
-                pair = smooth(made[cut], sigma), smooth(real[cut], sigma)
+        made = {name: image(around) for name, image in scene.subjects.items()}
+        for scale in SCALES_UM:
+            near, sigma = _grown(tile, REACH * scale, scene), scale / scene.pixel_size_um
+            cut = near.within(around)
+            target = smooth(real[cut], sigma)
+            for name, pixels in made.items():
+                image = smooth(pixels[cut], sigma)
                 for block in blocks_of(tile):
                     part = block.within(near)
-                    sums.add((name, scale), pair_sums(pair[0][part], pair[1][part]))
-    for name, scale in sums:
-        yield Measure(name, "correlation", scale, *sums.estimate((name, scale), correlation))
+                    tally.add((name, scale), block, pair_sums(image[part], target[part]))
+    for (name, scale), found in tally.estimates(correlation):
+        yield Measure(name, "correlation", scale, *found)
 
 
 def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
-    histograms, spectra = _Sums(), _Sums()
+    tally = Tally[str](area)
     for tile in blocks_of(area, TILE):
         real, made = scene.real(tile), _grey(scene.subjects["generated"](tile))
         for block in blocks_of(tile):
-            cut = block.within(tile)
-            histograms.add("", histogram_sums(made[cut], real[cut]))
+            pair = made[block.within(tile)], real[block.within(tile)]
+            tally.add("histogram", block, histogram_sums(*pair))
             if block.height == block.width == BLOCK:
-                pair = [spectrum_sums(i[cut], scene.pixel_size_um) for i in (made, real)]
-                spectra.add("", np.concatenate(pair))
-    for subject, first in (("generated", True), ("real", False)):
-        for name, statistic in (("mean", mean_of(first)), ("deviation", deviation_of(first))):
-            yield Measure(subject, f"grey_{name}", np.nan, *histograms.estimate("", statistic))
-    yield Measure("generated", "wasserstein", np.nan, *histograms.estimate("", wasserstein))
+                spectra = [spectrum_sums(i, scene.pixel_size_um) for i in pair]
+                tally.add("spectrum", block, np.concatenate(spectra))
+    for subject, image in (("generated", FIRST), ("real", SECOND)):
+        for name, statistic in (("mean", mean_of(image)), ("deviation", deviation_of(image))):
+            found = tally.estimate("histogram", statistic)
+            yield Measure(subject, f"grey_{name}", np.nan, *found)
+    yield Measure("generated", "wasserstein", np.nan, *tally.estimate("histogram", wasserstein))
     for band, wavelength in enumerate(BANDS_UM[:-1]):
-        if len(spectra) and wavelength >= 2 * scene.pixel_size_um:
-            found = spectra.estimate("", log_power_ratio(band))
+        if wavelength >= 2 * scene.pixel_size_um:
+            found = tally.estimate("spectrum", log_power_ratio(band))
             yield Measure("generated", "log10_power_ratio", wavelength, *found)
 
 
 def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
     images = {"generated": scene.subjects["generated"], "real": scene.real}
-    sums = _Sums()
+    tally = Tally[tuple[str, str]](area)
     for tile in blocks_of(area, TILE):
         read = _with_lead(tile, area)
         for subject, image in images.items():
@@ -155,11 +131,10 @@ def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
             for kind, (edge, origin) in scene.borders.items():
                 for block in blocks_of(tile, min(4 * edge, TILE)):
                     rect = _with_lead(block, read)
-                    part = pixels[rect.within(read)]
-                    sums.add((subject, kind), border_sums(part, rect, edge=edge, origin=origin))
-    for subject, kind in sums:
-        found_ratio = sums.estimate((subject, kind), border_ratio)
-        yield Measure(subject, f"{kind}_border_ratio", np.nan, *found_ratio)
+                    sums = border_sums(pixels[rect.within(read)], rect, edge=edge, origin=origin)
+                    tally.add((subject, kind), block, sums)
+    for (subject, kind), found in tally.estimates(border_ratio):
+        yield Measure(subject, f"{kind}_border_ratio", np.nan, *found)
 
 
 def _with_lead(rect: Rect, area: Rect) -> Rect:
@@ -170,20 +145,28 @@ def _with_lead(rect: Rect, area: Rect) -> Rect:
 def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
     images = {"real": scene.real, **scene.subjects}
     thresholds = {name: _threshold(image, area) for name, image in images.items()}
-    sums = _Sums()
+    tally = Tally[tuple[str, str]](area)
+    pixel = scene.pixel_size_um
     for tile in blocks_of(area, TILE):
-        around = _grown(tile, 30, scene)
+        around = _grown(tile, NEAR_UM, scene)
         found = {
-            name: find_nuclei(
-                _grey(image(around)), pixel_size_um=scene.pixel_size_um, threshold=thresholds[name]
-            )
+            name: find_nuclei(_grey(image(around)), pixel_size_um=pixel, threshold=thresholds[name])
             for name, image in images.items()
         }
-        for name, nuclei in found.items():
-            partners = matched(nuclei.middles, found["real"].middles)
+        for subject, nuclei in found.items():
+            census = Census(nuclei, found["real"])
             for block in blocks_of(tile, 2 * BLOCK):
-                _add_nuclei(sums, name, nuclei, partners, found["real"], block, around, scene)
-    yield from _nuclei_measures(sums, list(images))
+                low = np.array([block.y - around.y, block.x - around.x]) * pixel
+                size = np.array([block.height, block.width]) * pixel
+                for name, sums in census.sums(low, low + size).items():
+                    tally.add((subject, name), block, sums)
+    for subject in images:
+        for name in ("per_mm2", "diameter_um", "grey", "nearest_um"):
+            yield Measure(
+                subject, f"nuclei_{name}", np.nan, *tally.estimate((subject, name), ratio)
+            )
+        if subject != "real":
+            yield Measure(subject, "nuclei_f1", np.nan, *tally.estimate((subject, "f1"), f1))
 
 
 def _threshold(image: Image, area: Rect) -> float:
@@ -191,38 +174,3 @@ def _threshold(image: Image, area: Rect) -> float:
     for tile in blocks_of(area, TILE):
         histogram += np.bincount(_grey(image(tile)).ravel(), minlength=LEVELS)
     return otsu(histogram)
-
-
-def _add_nuclei(
-    sums: _Sums,
-    name: str,
-    nuclei: Nuclei,
-    partners: NDArray[np.intp],
-    real: Nuclei,
-    block: Rect,
-    around: Rect,
-    scene: Scene,
-) -> None:
-    """Add the sums of the nuclei of one subject whose middles lie in a block."""
-    pixel = scene.pixel_size_um
-    low = ((block.y - around.y) * pixel, (block.x - around.x) * pixel)
-    high = (low[0] + block.height * pixel, low[1] + block.width * pixel)
-    here = ((nuclei.middles >= low) & (nuclei.middles < high)).all(1)
-    number, area_mm2 = here.sum(), block.height * block.width * pixel**2 / 1e6
-    sums.add((name, "per_mm2"), np.array([number, area_mm2]))
-    apart = nearest_neighbours_um(nuclei.middles)[here]
-    apart = apart[np.isfinite(apart)]
-    sums.add((name, "diameter_um"), np.array([nuclei.diameters[here].sum(), number]))
-    sums.add((name, "grey"), np.array([nuclei.greys[here].sum(), number]))
-    sums.add((name, "nearest_um"), np.array([apart.sum(), len(apart)]))
-    pairs = (partners[here] >= 0).sum()
-    sums.add((name, "f1"), np.array([pairs, number, len(real.inside(low, high).middles)]))
-
-
-def _nuclei_measures(sums: _Sums, subjects: list[str]) -> Iterator[Measure]:
-    for subject in subjects:
-        for name in ("per_mm2", "diameter_um", "grey", "nearest_um"):
-            found = sums.estimate((subject, name), ratio)
-            yield Measure(subject, f"nuclei_{name}", np.nan, *found)
-        if subject != "real":
-            yield Measure(subject, "nuclei_f1", np.nan, *sums.estimate((subject, "f1"), f1))

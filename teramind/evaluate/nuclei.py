@@ -26,17 +26,16 @@ MATCH_UM = 4.0
 """Distance within which two nuclei are the same."""
 
 
+NEAR_UM = 30.0
+"""How far beyond a tile nuclei are found: a nucleus and its nearest neighbour fit in."""
+
+
 class Nuclei(NamedTuple):
     """Middles (n, 2) as y, x in um, equivalent diameters (n,) in um, mean grey levels (n,)."""
 
     middles: Floats
     diameters: Floats
     greys: Floats
-
-    def inside(self, low: tuple[float, float], high: tuple[float, float]) -> Nuclei:
-        """Those whose middle lies in [low, high)."""
-        kept = ((self.middles >= low) & (self.middles < high)).all(1)
-        return Nuclei(*(part[kept] for part in self))
 
 
 def otsu(histogram: NDArray[Any]) -> float:
@@ -114,6 +113,34 @@ def matched(made: Floats, real: Floats) -> NDArray[np.intp]:
     cols = np.array([c for n in near for c in n], int)
     graph = coo_array((np.ones(len(rows), bool), (rows, cols)), shape=(len(made), len(real)))
     return np.asarray(maximum_bipartite_matching(graph.tocsr(), perm_type="column"))
+
+
+class Census:
+    """Nuclei of one image beside the real ones, to be summed over rectangles."""
+
+    def __init__(self, nuclei: Nuclei, real: Nuclei) -> None:
+        self._nuclei, self._real = nuclei, real
+        self._nearest = nearest_neighbours_um(nuclei.middles)
+        self._found = matched(nuclei.middles, real.middles) >= 0
+
+    def sums(self, low: Floats, high: Floats) -> dict[str, Floats]:
+        """Sums for `ratio` (for `f1` those it takes) of nuclei with middles in [low, high) um."""
+        here = _between(self._nuclei.middles, low, high)
+        number, apart = here.sum(), self._nearest[here]
+        apart = apart[np.isfinite(apart)]
+        real = _between(self._real.middles, low, high).sum()
+        sums = {
+            "per_mm2": (number, np.prod(high - low) / 1e6),
+            "diameter_um": (self._nuclei.diameters[here].sum(), number),
+            "grey": (self._nuclei.greys[here].sum(), number),
+            "nearest_um": (apart.sum(), len(apart)),
+            "f1": (self._found[here].sum(), number, real),
+        }
+        return {name: np.array(values, float) for name, values in sums.items()}
+
+
+def _between(middles: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    return np.asarray(((middles >= low) & (middles < high)).all(1))
 
 
 def f1(sums: NDArray[Any]) -> float:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from teramind.expression.extent import table_extent
     from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings
     from teramind.expression.panel import PanelMatch, match_genes, read_panel, read_synonyms
-    from teramind.expression.raster import BLOCK, Raster, RasterWriter
+    from teramind.expression.raster import Raster
+    from teramind.expression.raster_format import BLOCK
+    from teramind.expression.raster_writer import RasterWriter
     from teramind.expression.tiles import TileSettings, import_tiles
 
 __all__ = [
@@ -32,7 +34,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "raster": ("BLOCK", "Raster", "RasterWriter"),
+    "raster": ("Raster",),
+    "raster_format": ("BLOCK",),
+    "raster_writer": ("RasterWriter",),
     "panel": ("PanelMatch", "match_genes", "read_panel", "read_synonyms"),
     "molecules": ("PRESETS", "MoleculeColumns", "MoleculeSettings"),
     "cells": ("CellSettings",),

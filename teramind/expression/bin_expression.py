@@ -14,7 +14,7 @@ from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
-from teramind.expression.raster import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Source
 from teramind.expression.tiles import TileFolder, TileSettings
 from teramind.geometry import Rect

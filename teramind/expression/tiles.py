@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.errors import UserError
-from teramind.expression.raster import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Molecules
 from teramind.geometry import Rect
 

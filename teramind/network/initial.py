@@ -184,53 +184,39 @@ def _standardise(layer: Any, output: Tensor) -> None:
 
 
 class Readout:
-    """Least squares for the last convolution: its inputs against what it should add to x.
-
-    Use as a context; call the network, then `see`; at the end of the context it is set.
-    """
+    """Least squares for the last convolution: what it reads against what it should add to x."""
 
     RIDGE = 1e-8
     """Part of the mean square of the inputs added to each, for a stable solution."""
 
     SAMPLES = 6000
-    """Pixels seen of each call."""
+    """Pixels taken of each call."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
         self.layer = _last_block(network).conv_out
-        self._inputs = torch.empty(0)
-        self._squares: Tensor | float = 0.0
-        self._products: Tensor | float = 0.0
+        self.stains = len(network.spec.stains)
+        inputs = self.layer.weight[0].numel()
+        self._squares = torch.zeros(inputs, inputs, dtype=torch.float64)
+        self._products = torch.zeros(inputs, self.stains, dtype=torch.float64)
 
-    def __enter__(self) -> Readout:
-        self._hook = self.layer.register_forward_pre_hook(self._catch)
-        return self
-
-    def _catch(self, _: Any, arguments: tuple[Tensor]) -> None:
-        self._inputs = arguments[0]
-
-    def see(self, missing: Tensor, weight: float) -> None:
-        """Note the last call: `missing` (m, stain z, P, P) is noise - x, of this weight."""
-        columns = _neighbourhoods(self._inputs)
-        target = missing.unflatten(1, (len(self.network.spec.stains), -1))
-        target = target.permute(0, 2, 3, 4, 1).flatten(0, 3)
+    def add(self, maps: Tensor, missing: Tensor, weight: float) -> None:
+        """Take in one call: `maps` (m, z, c, y, x) and noise - x, (m, stain z, y, x)."""
+        columns = _neighbourhoods(maps)
+        wanted = missing.unflatten(1, (self.stains, -1)).permute(0, 2, 3, 4, 1).flatten(0, 3)
         pick = torch.linspace(0, len(columns) - 1, min(self.SAMPLES, len(columns))).long()
-        inputs, wanted = columns[pick].double(), target[pick].double()
+        inputs, outputs = columns[pick].double(), wanted[pick].double()
         self._squares += weight * inputs.T @ inputs
-        self._products += weight * inputs.T @ wanted
+        self._products += weight * inputs.T @ outputs
 
-    def __exit__(self, *failure: object) -> None:
-        self._hook.remove()
-        if failure[0] is not None:
-            return
-        squares, products = torch.as_tensor(self._squares), torch.as_tensor(self._products)
-        ridge = self.RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
-        solution = torch.linalg.solve(squares + ridge, products)
-        with torch.no_grad():
-            for stain, weights in enumerate(solution.T):
-                kernel = weights.view_as(self.layer.weight[0])
-                self.layer.weight[2 * stain] = kernel
-                self.layer.weight[2 * stain + 1] = -kernel
+    @torch.no_grad()
+    def set(self) -> None:
+        """Give the convolution the solution; channels 2 s and 2 s + 1 get it with either sign."""
+        ridge = self.RIDGE * self._squares.diagonal().mean() * torch.eye(len(self._squares))
+        solution = torch.linalg.solve(self._squares + ridge, self._products)
+        for stain, weights in enumerate(solution.T):
+            kernel = weights.view_as(self.layer.weight[0])
+            self.layer.weight[2 * stain] = kernel
+            self.layer.weight[2 * stain + 1] = -kernel
 
 
 def _neighbourhoods(maps: Tensor) -> Tensor:

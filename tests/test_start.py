@@ -1,0 +1,104 @@
+"""Training starts at a copy of its input, better than a constant, with audible genes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from training_pair import FIELD, SETTINGS, blob_windows, write_raster
+
+from teramind.dataset import PairedImages, TrainingWindows
+from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
+from teramind.network import Network, NetworkSpec
+from teramind.network.initial import start_as_copy, wake_genes
+from teramind.train import Trainer
+
+ROOMY = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
+
+
+def copying(spread: float = 0.3) -> Network:
+    torch.manual_seed(0)
+    network = Network(ROOMY).eval()
+    start_as_copy(network, spread)
+    return network
+
+
+def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
+    state, counts = torch.randn(4, 4, 32, 32), torch.rand(4, 2, 2, 4, 3)
+    with torch.inference_mode():
+        _, aligned = copying().predict_noise(state, counts, 500, aligned=True)
+    assert (aligned - state).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_what_training_adds_to_the_copy_has_the_scale_of_an_error_worth_one(spread) -> None:
+    network = copying(spread)
+    layer = network.get_submodule("decoder.0.2.block.time")
+    t = torch.arange(0, 900, 50)
+    with torch.inference_mode():
+        scale = 1 + layer(torch.nn.functional.silu(network.embed_time(t)))[:, 0]
+    expected = balanced_weight(t, torch.tensor([spread]))[:, 0].rsqrt()
+    torch.testing.assert_close(scale, expected, rtol=0.1, atol=0)
+
+
+def test_the_time_embedding_starts_smooth_and_of_deviation_one() -> None:
+    with torch.inference_mode():
+        embedding = copying().embed_time(torch.arange(1000))
+    torch.testing.assert_close(embedding.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
+    torch.testing.assert_close(embedding.std(0), torch.ones(64), rtol=1e-3, atol=0)
+    assert embedding.diff(dim=0).abs().max() < 0.1
+
+
+def test_training_starts_better_than_any_constant_image(tmp_path) -> None:
+    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()), batch=2)
+    trainer = Trainer(windows.spec, windows, SETTINGS, tmp_path / "train")
+    network = trainer.network.eval()
+    gained = []
+    for step in range(16):
+        batch = windows(step)
+        weight = balanced_weight(batch.t, trainer.spread)
+        with torch.inference_mode():
+            loss = window_loss(network, **batch._asdict(), weight=weight)
+        # With the mean for an image, the error of the noise is a / (1 - a) times the variance.
+        alpha = torch.from_numpy(alphas_cumprod())[batch.t][:, None]
+        constant = weight * alpha / (1 - alpha) * trainer.spread.square()
+        gained.append(loss.item() / constant.mean().item())
+    assert np.median(gained) < 0.9
+
+
+def test_what_carries_the_copy_stays_as_it_is_while_the_rest_learns(tmp_path) -> None:
+    windows = blob_windows(tmp_path, dataclasses.replace(ROOMY, panel=()))
+    trainer = Trainer(windows.spec, windows, SETTINGS, tmp_path / "train")
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    after = trainer.run().state_dict()
+    fixed = ("stem.", "head", "time_", "decoder.0.2.block.skip.", "decoder.0.2.block.time.")
+    for key, value in before.items():
+        carries = key.startswith(fixed) or key == "decoder.0.2.block.conv_out.bias"
+        assert torch.equal(after[key], value) == carries, key
+
+
+def test_the_spread_is_that_of_the_images(windows, tiny_spec, tmp_path) -> None:
+    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path)
+    images = np.asarray(windows.pairs.images) / 127.5 - 1
+    assert trainer.spread.numpy() == pytest.approx(images.std((1, 2, 3)), rel=0.05)
+
+
+def test_constant_images_are_learned_without_dividing_by_zero(tmp_path, tiny_spec) -> None:
+    images = np.full((2, 2, FIELD.height, FIELD.width), 90, np.uint8)
+    pairs = PairedImages(images, write_raster(tmp_path / "raster", [], sections=2))
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, holdout=None, seed=0)
+    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train")
+    trainer.run()
+    assert np.isfinite([loss for _, loss in trainer.losses]).all()
+
+
+def test_gene_features_start_with_deviation_one() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI",), genes=5, base=4, embed=8)
+    torch.manual_seed(0)
+    network = Network(spec).eval()
+    counts = torch.poisson(torch.full((40, 2, 2, 4, 5), 3.0))
+    wake_genes(network, counts)
+    with torch.inference_mode():
+        for level in network.genes(counts):
+            deviation = level.std((0, 1, 3, 4))
+            assert torch.allclose(deviation, torch.ones_like(deviation), atol=0.05)
