@@ -14,7 +14,7 @@ test: $(INSTALLED)
 # The bundled network on a phantom it never saw; ends with one line of JSON.
 evaluate-bundled: $(INSTALLED)
 	$(BIN)/snakemake --cores 2 --configfile config/bundled.yaml
-	$(BIN)/python -m teramind.evaluate.headline results/bundled/evaluation.csv
+	$(BIN)/python -m teramind headline results/bundled/evaluation.csv
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

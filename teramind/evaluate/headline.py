@@ -1,9 +1,7 @@
-"""The evaluation in one line of JSON: `python -m teramind.evaluate.headline evaluation.csv`."""
+"""What an evaluation comes down to."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import pandas as pd
@@ -36,8 +34,3 @@ def headline(measures: pd.DataFrame) -> dict[str, float]:
         "correlation_5um": mean("correlation", scale_um=5.0),
         "patch_border_ratio": mean("patch_border_ratio"),
     }
-
-
-if __name__ == "__main__":
-    found = headline(pd.read_csv(sys.argv[1]))
-    print(json.dumps({name: round(value, 4) for name, value in found.items()}))

@@ -1,0 +1,48 @@
+"""The command `teramind`: a subcommand per module of `teramind.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from teramind import commands
+from teramind.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    whole = argparse.ArgumentParser(
+        prog="teramind",
+        description="Virtual brains from spatial gene expression; the workflow itself is run by snakemake.",
+    )
+    choices = whole.add_subparsers(required=True, metavar="COMMAND")
+    for found in pkgutil.iter_modules(commands.__path__):
+        module = importlib.import_module(f"{commands.__name__}.{found.name}")
+        help_line = (module.__doc__ or "").splitlines()[0]
+        one = choices.add_parser(found.name, help=help_line, description=help_line)
+        module.add_arguments(one)
+        one.set_defaults(run=module.run)
+    return whole
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        Exit status: 0, or 1 after one line per mistake of the user's.
+    """
+    arguments = parser().parse_args(words)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The workflow's configuration: one typed model per section, every key with its meaning.
+
+Validation collects all problems and names each key, what it got and what it may be.
+"""
+
+from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
+from teramind.config.learning import Train
+from teramind.config.results import differences, refuse_other_results
+from teramind.config.whole import FROM_TRAINING, Config, flatten, missing_files, parse_config
+
+__all__ = [
+    "FROM_TRAINING",
+    "CellExpression",
+    "Config",
+    "MoleculeExpression",
+    "TileExpression",
+    "Train",
+    "differences",
+    "flatten",
+    "missing_files",
+    "parse_config",
+    "refuse_other_results",
+]

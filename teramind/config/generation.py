@@ -1,0 +1,50 @@
+"""Configuration of the volume, the network and the generation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from teramind.config.values import Count, Micrometres, Section, Whole
+from teramind.geometry import Rect
+
+
+class Plane(Section):
+    """The pixel coordinate system and the volume's bounds in it."""
+
+    y: Whole = Field(0, ge=0, description="first row of the volume")
+    x: Whole = Field(0, ge=0, description="first column of the volume")
+    height: Count = Field(description="rows of the volume, pixels")
+    width: Count = Field(description="columns of the volume, pixels")
+    sections: Count = Field(description="sections with expression")
+    pixel_size_um: Micrometres = Field(description="edge of a pixel")
+    section_spacing_um: Micrometres = Field(description="distance of neighbouring sections")
+
+    @property
+    def rect(self) -> Rect:
+        """The volume's bounds as given, not yet rounded to patches."""
+        return Rect(self.y, self.x, self.height, self.width)
+
+
+class NetworkSection(Section):
+    """The network and the sizes that the plan of jobs depends on."""
+
+    checkpoint: str = Field(min_length=1, description="file, published folder, or `train`")
+    patch: Literal[32, 64, 128] = Field(description="patch edge P in pixels")
+    sections: Literal[1, 4, 8, 16] = Field(4, description="expression sections S in a window")
+    stains: tuple[str, ...] = Field(("DAPI", "PolyT"), min_length=1, max_length=2)
+
+
+class Generate(Section):
+    """How the volume is generated."""
+
+    slab: Count = Field(description="slab edge in pixels, a multiple of the patch edge")
+    steps: Count = Field(15, description="sampling steps")
+    phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
+    seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")
+    noise: Literal["philox", "published"] = Field("philox")
+    margin: Whole = Field(1, ge=0, le=64, description="patches of background kept around tissue")
+    state: Literal["float32", "float16"] = Field("float32", description="states between phases")
+    threads: Count = Field(1, description="CPU threads of one slab job")
+    gpus: Whole = Field(0, ge=0, le=1, description="GPUs of one slab job")

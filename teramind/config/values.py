@@ -1,0 +1,42 @@
+"""Types of values in the configuration, each refusing what YAML would let through."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _four_numbers(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or [type(v) for v in value] != [int] * 4:
+        raise ValueError("must be [y, x, height, width] in whole pixels")
+    return value
+
+
+def four_numbers_or_all(value: Any) -> Any:
+    """[y, x, height, width] or the word all, for a `BeforeValidator`."""
+    try:
+        return value if value == "all" else _four_numbers(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 'all'") from None
+
+
+def _text_or_number(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be text or a number")
+    return value
+
+
+Box = tuple[int, int, int, int]
+PlaneBox = Annotated[Box, BeforeValidator(_four_numbers)]
+SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"
+Count = Annotated[Whole, Field(ge=1)]
+Micrometres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

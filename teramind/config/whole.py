@@ -1,0 +1,178 @@
+"""The whole configuration: its sections together, and what must agree between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
+from teramind.config.generation import Generate, NetworkSection, Plane
+from teramind.config.learning import Phantom, Reference, Train
+from teramind.config.problems import problem
+from teramind.config.values import Box, Section, four_numbers_or_all
+from teramind.errors import UserError
+from teramind.geometry import Layout, Rect, Windows
+from teramind.schedule import kept_timesteps
+
+FROM_TRAINING = "train"
+"""Value of `network.checkpoint` that asks the workflow to train the network first."""
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    title: str = Field("Virtual brain", description="heading of the report")
+    results: str = Field("results", min_length=1, description="folder for everything made")
+    expression: Annotated[
+        MoleculeExpression | CellExpression | TileExpression, Field(discriminator="kind")
+    ]
+    plane: Plane
+    region: Annotated[Literal["all"] | Box, BeforeValidator(four_numbers_or_all)] = Field(
+        "all", description="part to generate: y, x, height, width in pixels, or all"
+    )
+    bounds: Literal["volume", "region"] = Field(
+        "volume", description="where the state ends: at the volume's edge or the region's"
+    )
+    network: NetworkSection
+    generate: Generate
+    reference: Reference | None = None
+    phantom: Phantom | None = None
+    train: Train | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if conflicts := list(self._conflicts()):
+            raise ValueError("\n".join(conflicts))
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
+        """What is wrong between keys that are each right."""
+        if self.trains and (self.train is None or self.reference is None):
+            yield "network.checkpoint: 'train' needs the sections train and reference"
+        if self.trains and self.expression.panel is None:
+            yield "expression.panel: missing; training needs a gene list"
+        if len(set(self.network.stains)) < len(self.network.stains):
+            yield f"network.stains: got {list(self.network.stains)}; must differ"
+        if self.reference and (strange := set(self.reference.white) - set(self.network.stains)):
+            yield (
+                f"reference.white: got {sorted(strange)}; must be among network.stains "
+                f"{list(self.network.stains)}"
+            )
+        yield from self._boxes_outside()
+        if not len(self.windows):
+            yield (
+                f"plane.sections: got {self.plane.sections}; too few for windows of "
+                f"{self.network.sections} sections, which lose {self.windows.first} at each end"
+            )
+        for check in (lambda: kept_timesteps(self.generate.steps), self.layout):
+            try:
+                check()
+            except UserError as error:
+                yield f"generate.{error}"
+
+    def _boxes_outside(self) -> Iterator[str]:
+        """Rectangles that leave the plane, or cannot be bounds."""
+        patch, plane = self.network.patch, list(self.plane.rect)
+        if self.region != "all":
+            box = Rect(*self.region)
+            if self._wanted.cut(self._volume) != self._wanted or min(box.height, box.width) < 1:
+                yield f"region: got {list(box)}; must lie inside the plane {plane}"
+            elif self.bounds == "region" and box != self._wanted:
+                yield (
+                    f"region: got {list(box)}; as bounds its edges must be multiples of "
+                    f"network.patch ({patch})"
+                )
+        if self.reference and self.reference.holdout:
+            box = Rect(*self.reference.holdout)
+            if box.cut(self.plane.rect) != box:
+                yield f"reference.holdout: got {list(box)}; must lie inside the plane {plane}"
+
+    @property
+    def _volume(self) -> Rect:
+        return self.plane.rect.rounded_out(self.network.patch)
+
+    @property
+    def _wanted(self) -> Rect:
+        if self.region == "all":
+            return self._volume
+        return Rect(*self.region).rounded_out(self.network.patch)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the workflow makes the checkpoint itself."""
+        return self.network.checkpoint == FROM_TRAINING
+
+    @property
+    def windows(self) -> Windows:
+        """The z-windows."""
+        return Windows(sections=self.network.sections, planes=self.plane.sections)
+
+    def layout(self) -> Layout:
+        """Bounds, region, slabs, steps and phases. Raises UserError when they do not fit."""
+        return Layout(
+            bounds=self._wanted if self.bounds == "region" else self._volume,
+            region=self._wanted,
+            patch=self.network.patch,
+            slab=self.generate.slab,
+            windows=self.windows,
+            steps=self.generate.steps,
+            phases=self.generate.phases,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
+        free = {"title", "results", "generate.threads", "generate.gpus"}
+        free |= {"train.threads", "train.gpus", "train.save_minutes"}
+        settings = self.model_dump(mode="json")
+        if not self.trains:  # then the images are only compared with
+            del settings["reference"], settings["train"]
+        return {key: value for key, value in flatten(settings).items() if key not in free}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings -> one level, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Validate a configuration.
+
+    Raises:
+        UserError: with one line per problem, each naming the key, what it got and what may be.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        kinds = ("molecules", "cells", "tiles")
+        lines = [problem(e, Config, kinds) for e in error.errors(include_url=False)]
+        raise UserError("\n".join(lines)) from None
+
+
+def missing_files(config: Config) -> list[str]:
+    """One line per file or folder that the configuration names and nobody will make.
+
+    The source is needed until the raster is there.
+    """
+    binned = Path(config.results, "expression", "raster.zarr").exists()
+    made = config.phantom is not None
+    named = {
+        "expression.source": None if made or binned else config.expression.source,
+        "expression.panel": config.expression.panel,
+        "expression.synonyms": None if binned else config.expression.synonyms,
+        "network.checkpoint": None if config.trains else config.network.checkpoint,
+        "reference.images": config.reference.images if config.reference and not made else None,
+    }
+    return [
+        f"{key}: no such file: {path}"
+        for key, path in named.items()
+        if path is not None and not Path(path).exists()
+    ]
