@@ -15,8 +15,7 @@ from teramind.errors import UserError
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     whole = argparse.ArgumentParser(
-        prog="teramind",
-        description="Virtual brains from spatial gene expression; the workflow itself is run by snakemake.",
+        prog="teramind", description="What is done beside the workflow."
     )
     choices = whole.add_subparsers(required=True, metavar="COMMAND")
     for found in pkgutil.iter_modules(commands.__path__):
