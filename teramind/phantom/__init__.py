@@ -1,4 +1,14 @@
-"""A seeded phantom of mouse brain tissue: paired stains and molecules with known cells."""
+"""A seeded phantom of mouse brain: images, molecules, cell labels, types and regions that agree.
+
+Ground truth for segmentation, cell typing, registration or generation:
+
+    phantom = make_phantom(height=1536, width=2048, sections=4, seed=1)
+    phantom.images, phantom.nuclei      # stains (c, z, y, x); the cell at each pixel (z, y, x)
+    phantom.molecules, phantom.cells    # tables; positions in um
+    write_phantom("phantom", phantom)   # the same as files
+
+`python -m teramind phantom FOLDER` does so from the shell.
+"""
 
 from teramind.phantom.catalogue import PANEL
 from teramind.phantom.make import Phantom, make_phantom

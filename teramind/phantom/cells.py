@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from teramind.phantom.catalogue import CELL_TYPES, REGIONS, VENTRICLE
-from teramind.phantom.tissue import LUMEN_UM, Floats, Tissue, generator
+from teramind.phantom.catalogue import CELL_TYPES, NEURONS, OUTSIDE, REGIONS
+from teramind.phantom.tissue import LUMEN_UM, Field, Floats, Tissue, generator
 
 MARGIN_UM = 20.0
 """How far outside the field cells are placed, so that none is missing at its edge."""
@@ -23,12 +23,22 @@ HALF_THICKNESS_UM = 4.0
 
 _TYPE_NAMES = tuple(CELL_TYPES)
 _REGION_NAMES = tuple(REGIONS)
+_NEURON_CODES = [code for code, name in enumerate(_TYPE_NAMES) if name in NEURONS]
 _RATE = max(region.density for region in REGIONS.values())
 _WALL_UM = 1.0
 _WALL_DENSITY = 8e-4
 _WALL_TYPES = {"endothelial": 0.85, "mural": 0.15}
 _ROW_UM = 13.0
-_CLEARANCE = 0.82
+_CLEARANCE = 0.86
+
+_FLATTENED = 0.6
+"""Cells keep this part of the distance along z only that they keep in the plane: what shows in a
+section lies side by side more often than one above the other."""
+
+_DOUBLETS = 0.03
+"""Part of the neurons with a glial cell touching them."""
+
+_SATELLITES = {"oligodendrocyte": 0.5, "microglia": 0.25, "astrocyte": 0.25}
 
 
 def place_cells(
@@ -36,25 +46,32 @@ def place_cells(
 ) -> pd.DataFrame:
     """Place the cells that can show in a field of `extent_um` (y, x) at the planes `planes_um` (z).
 
-    Returns one row per cell, margin included: id, type, region, x_um, y_um, z_um,
+    Returns one row per cell, margin included: id (from 1), type, region, x_um, y_um, z_um,
     nucleus_radius_um (of the circle of equal area), elongation (long over short axis),
-    angle (radians of the long axis, for apical cells towards the pia) and brightness (about 1).
+    angle (radians of the long axis, for pyramidal cells of their apical dendrite) and brightness
+    (about 1).
     """
     rng = generator(seed, "cells")
     at = _candidates(rng, extent_um, planes_um)
     labels = tissue.labels(*at)
     kinds = _kinds(rng, tissue, labels, at)
     chosen = np.flatnonzero(kinds >= 0)
-    radius = _per_type("diameter_um")[kinds[chosen]] / 2 * rng.lognormal(0, 0.06, len(chosen))
-    girth = radius * (1 + _per_type("soma")[kinds[chosen]]) / 2
-    free = _uncrowded(np.stack(at, 1)[chosen], girth)
-    chosen, radius = chosen[free], radius[free]
-    kinds, (x, y, z) = kinds[chosen], (a[chosen] for a in at)
+    points, kinds, labels = np.stack(at, 1)[chosen], kinds[chosen], labels[chosen]
+    partners = np.flatnonzero(np.isin(kinds, _NEURON_CODES) & (rng.random(len(kinds)) < _DOUBLETS))
+    kinds = np.append(kinds, _draw(rng, _SATELLITES, len(partners)))
+    labels = np.append(labels, labels[partners])
+    radius = _per_type("diameter_um")[kinds] / 2 * rng.lognormal(0, 0.06, len(kinds))
+    girth = _CLEARANCE * radius * (1 + _per_type("soma")[kinds]) / 2
+    touching = 1.02 * (girth[partners] + girth[len(points) :])
+    points = np.concatenate([points, _beside(rng, points[partners], touching)])
+    free = _uncrowded(points * (1, 1, _FLATTENED), girth)
+    kinds, labels, radius = kinds[free], labels[free], radius[free]
+    x, y, z = points[free].T.astype("f4")
     return pd.DataFrame(
         {
-            "id": np.arange(len(x), dtype=np.int32),
+            "id": np.arange(1, len(x) + 1, dtype=np.int32),
             "type": pd.Categorical.from_codes(kinds, list(_TYPE_NAMES)),
-            "region": pd.Categorical.from_codes(labels[chosen], list(_REGION_NAMES)),
+            "region": pd.Categorical.from_codes(labels, list(_REGION_NAMES)),
             "x_um": x,
             "y_um": y,
             "z_um": z,
@@ -123,9 +140,7 @@ def _kinds(
             kinds[here] = _draw(rng, region.mixture, int(here.sum()))
     distance = tissue.vessel_distance(*at)
     kinds[distance < LUMEN_UM + _WALL_UM] = -1
-    wall = (
-        (np.abs(distance - LUMEN_UM) < _WALL_UM) & (labels != VENTRICLE) & (chance < _WALL_DENSITY)
-    )
+    wall = (np.abs(distance - LUMEN_UM) < _WALL_UM) & (labels > OUTSIDE) & (chance < _WALL_DENSITY)
     kinds[wall] = _draw(rng, _WALL_TYPES, int(wall.sum()))
     return kinds
 
@@ -136,11 +151,18 @@ def _draw(rng: np.random.Generator, mixture: Mapping[str, float], count: int) ->
     return rng.choice(codes, count, p=weights / weights.sum())
 
 
+def _beside(rng: np.random.Generator, points: Floats, away_um: Floats) -> Floats:
+    """Return positions (n, 3) so far from `points`, in the same plane."""
+    turn = rng.uniform(0, 2 * np.pi, len(points))
+    step = np.stack([np.cos(turn), np.sin(turn), np.zeros(len(points))], 1)
+    return np.asarray(points + away_um[:, None] * step, np.float32)
+
+
 def _uncrowded(points: Floats, radius: Floats) -> NDArray[np.intp]:
-    """Return the indices kept when, first come first served, no two nuclei overlap much."""
-    pairs = cKDTree(points).query_pairs(2 * _CLEARANCE * float(radius.max()), output_type="ndarray")
+    """Return the indices kept when, first come first served, no two are too close."""
+    pairs = cKDTree(points).query_pairs(2 * float(radius.max()), output_type="ndarray")
     gap = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    pairs = pairs[gap < _CLEARANCE * radius[pairs].sum(1)]
+    pairs = pairs[gap < radius[pairs].sum(1)]
     open_, kept = np.ones(len(points), bool), np.zeros(len(points), bool)
     while open_.any():
         pairs = pairs[open_[pairs].all(1)]
@@ -158,14 +180,21 @@ def _angles(
     kinds: NDArray[np.int8],
     at: tuple[Floats, Floats, Floats],
 ) -> Floats:
-    """Return the angle of the long axis: to the pia, along the vessel, along the rows, or any."""
+    """Return the angle of the long axis: along what the cell belongs to, or any."""
     angle = rng.uniform(-np.pi, np.pi, len(kinds))
     spread = rng.normal(0, 0.2, len(kinds))
-    apical = np.array([kind.apical for kind in CELL_TYPES.values()])[kinds]
-    inward = tissue.inward(*at)
-    angle[apical] = (inward + np.pi + spread)[apical]
-    rows = kinds == _TYPE_NAMES.index("oligodendrocyte")
-    angle[rows] = (inward + np.pi / 2 + spread)[rows]
-    walls = np.isin(kinds, [_TYPE_NAMES.index(name) for name in _WALL_TYPES])
-    angle[walls] = (tissue.vessel_course(*at) + spread)[walls]
+    for names, course in _courses(tissue):
+        here = np.isin(kinds, [_TYPE_NAMES.index(name) for name in names])
+        angle[here] = course(*(a[here] for a in at)) + spread[here]
     return angle
+
+
+def _courses(tissue: Tissue) -> Iterator[tuple[list[str], Field]]:
+    """Yield types and what their long axes follow."""
+    apical = [name for name, kind in CELL_TYPES.items() if kind.apical]
+    in_ammon = [name for name in apical if name.startswith("CA")]
+    yield [name for name in apical if name not in in_ammon], lambda *at: tissue.inward(*at) + np.pi
+    yield in_ammon, lambda *at: tissue.from_dentate(*at) + np.pi
+    yield ["oligodendrocyte", "fibroblast"], lambda *at: tissue.inward(*at) + np.pi / 2
+    yield ["ependymal"], tissue.wall_course
+    yield list(_WALL_TYPES), tissue.vessel_course

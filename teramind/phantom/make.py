@@ -22,16 +22,18 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Phantom:
-    """Paired stains and molecules of made-up tissue. Positions are um from the top left corner.
+    """Paired stains, molecules and cells of made-up tissue. Positions are um from the top left.
 
-    `images` is uint8 (c, z, y, x), c = DAPI, PolyT. `molecules` has gene, x_um, y_um and section.
+    `images` is uint8 (c, z, y, x), c = DAPI, PolyT; `nuclei` int32 (z, y, x), the id of the cell
+    whose nucleus shows at a pixel, 0 for none. `molecules` has gene, x_um, y_um and section.
     `cells` has one row per nucleus centred in the field and showing in a section: id, type, region,
     x_um, y_um, z_um (section k lies at k times the spacing), nucleus_radius_um, elongation, angle
     and brightness. `regions` is the label map (y, x) of the middle section; label i is
-    `region_names[i]`, label 0 the ventricle.
+    `region_names[i]`, label 0 the ventricle, 1 what lies outside the brain.
     """
 
     images: NDArray[np.uint8]
+    nuclei: NDArray[np.int32]
     molecules: pd.DataFrame
     cells: pd.DataFrame
     regions: NDArray[np.uint8]
@@ -53,17 +55,22 @@ def make_phantom(
 ) -> Phantom:
     """Make a phantom of `sections` images of `height` x `width` pixels; a seed fixes every voxel.
 
+    The plan of a coronal section (see `anatomy`) fills the images, whatever their size, down to
+    about 760 um; smaller ones are a window into it. Sections follow each other: layers, vessels and
+    the cells that two of them cut through go on. Memory: the result and some ten float32 copies of
+    one section.
+
     Raises `UserError` when a size is not positive or the seed is negative.
     """
     _check_positive(height=height, width=width, sections=sections)
     _check_positive(pixel_size_um=pixel_size_um, section_spacing_um=section_spacing_um)
     if seed < 0:
         raise UserError(f"phantom: seed is {seed}; it must be 0 or greater")
-    tissue = Tissue(seed)
     extent = (height * pixel_size_um, width * pixel_size_um)
+    tissue = Tissue(seed, extent)
     planes = np.arange(sections) * section_spacing_um
     cells = place_cells(tissue, extent_um=extent, planes_um=planes, seed=seed)
-    sections_painted = [
+    painted = [
         render_section(
             tissue,
             cells,
@@ -75,7 +82,8 @@ def make_phantom(
         for plane in planes
     ]
     return Phantom(
-        images=np.stack(sections_painted, axis=1),
+        images=np.stack([stains for stains, _ in painted], axis=1),
+        nuclei=np.stack([labels for _, labels in painted]),
         molecules=scatter_molecules(tissue, cells, extent_um=extent, planes_um=planes, seed=seed),
         cells=_in_field(cells, extent, planes),
         regions=_region_map(tissue, (height, width), pixel_size_um, planes[sections // 2]),

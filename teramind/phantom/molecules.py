@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from teramind.phantom.catalogue import CELL_TYPES, PANEL, VENTRICLE
+from teramind.phantom.catalogue import CELL_TYPES, OUTSIDE, PANEL
 from teramind.phantom.cells import captured
 from teramind.phantom.tissue import Floats, Tissue, generator
 
@@ -82,12 +82,12 @@ def _around(
 def _background(
     rng: np.random.Generator, tissue: Tissue, extent_um: tuple[float, float], plane_um: float
 ) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Return gene, x and y of stray molecules: any gene, anywhere but in the ventricle."""
+    """Return gene, x and y of stray molecules: any gene, anywhere in the tissue."""
     height, width = extent_um
     count = rng.poisson(_BACKGROUND_PER_UM2 * height * width)
     x, y = rng.uniform(0, width, count), rng.uniform(0, height, count)
     gene = rng.integers(0, len(PANEL), count)
-    tissue_here = tissue.labels(x, y, np.asarray(plane_um)) != VENTRICLE
+    tissue_here = tissue.labels(x, y, np.asarray(plane_um)) > OUTSIDE
     return gene[tissue_here], x[tissue_here], y[tissue_here]
 
 

@@ -1,8 +1,9 @@
-"""Painting cells on a section: each its own dented nucleus, chromocentres and soma."""
+"""Painting cells on a section: each with its own dented nucleus, chromocentres and soma."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,17 @@ _NUCLEUS_DENTS, _SOMA_DENTS = 0.07, 0.16
 _SOMA_SOFTNESS = 0.35
 _NUCLEUS_SHADE = 0.3
 _REACH, _APICAL_REACH = 1.4, 2.3
+_DEFOCUS = 0.22
+"""Blur of a rim in um per um between a nucleus and the plane in focus."""
+_LABELLED = 0.5
+
+
+class Painting(NamedTuple):
+    """Nuclei and somata (y, x) in 0..1, and the id of the cell whose nucleus shows, 0 for none."""
+
+    nuclei: Floats
+    somata: Floats
+    labels: NDArray[np.int32]
 
 
 def paint_cells(
@@ -26,16 +38,19 @@ def paint_cells(
     pixel_size_um: float,
     plane_um: float,
     seed: int,
-) -> tuple[Floats, Floats]:
-    """Return the nuclei and the somata (y, x) of one section in 0..1, before optics.
+) -> Painting:
+    """Paint one section before optics.
 
-    A cell keeps its outlines and chromocentres from section to section.
+    A cell keeps its outlines and chromocentres from section to section; what lies off the middle of
+    the section is out of focus.
     """
     nuclei, somata = np.zeros((2, *shape), np.float32)
+    labels, brightest = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     share = captured(cells, plane_um)
     drawn = cells.assign(
         radius=cells["nucleus_radius_um"] * chord(cells, plane_um),
         light=cells["brightness"] * np.sqrt(share),
+        blur=pixel_size_um + _DEFOCUS * (cells["z_um"] - plane_um).abs(),
     )[share > _LEAST_SHOWN]
     for cell in drawn.itertuples():
         kind = CELL_TYPES[cell.type]
@@ -45,10 +60,13 @@ def paint_cells(
         along, across = _turned(dx, dy, cell.angle)
         along, across = along / (cell.radius * stretch), across * (stretch / cell.radius)
         rng = np.random.default_rng([seed, cell.id])
-        nucleus, soma = _cell(along, across, kind, pixel_size_um / cell.radius, rng)
-        _screen(nuclei[window], nucleus * (kind.dapi * cell.light))
+        inside, light, soma = _cell(along, across, kind, cell.blur / cell.radius, rng)
+        _screen(nuclei[window], light * (kind.dapi * cell.light))
         _screen(somata[window], soma * (kind.polyt * cell.light))
-    return nuclei, somata
+        seen = inside * cell.light
+        over = (inside > _LABELLED) & (seen > brightest[window])
+        labels[window][over], brightest[window][over] = cell.id, seen[over]
+    return Painting(nuclei, somata, labels)
 
 
 def _window(
@@ -72,13 +90,13 @@ def _turned(dx: Floats, dy: Floats, angle: float) -> tuple[Floats, Floats]:
 
 def _cell(
     along: Floats, across: Floats, kind: CellType, soft: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Return nucleus and soma at positions in nucleus radii along and across the long axis."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return nucleus, its light and the soma, by nucleus radii along and across the long axis."""
     distance, turn = np.hypot(along, across), np.arctan2(across, along)
     nucleus = _disc(distance * _dents(turn, _NUCLEUS_DENTS, rng), soft)
     rim = distance * _dents(turn, _SOMA_DENTS, rng) / _soma_radius(turn, kind)
     soma = _disc(rim, _SOMA_SOFTNESS) * (1 - _NUCLEUS_SHADE * nucleus)
-    return nucleus * _chromatin(along, across, rng), soma
+    return nucleus, nucleus * _chromatin(along, across, rng), soma
 
 
 def _disc(distance: Floats, soft: float) -> Floats:

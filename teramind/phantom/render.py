@@ -28,10 +28,13 @@ def render_section(
     pixel_size_um: float,
     plane_um: float,
     seed: int,
-) -> NDArray[np.uint8]:
-    """Return the stains of one section as uint8 (c, y, x), c = DAPI, PolyT."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return one section's stains, uint8 (c, y, x), c = DAPI, PolyT, and its nuclei's ids (y, x).
+
+    Memory: some ten float32 copies of the section.
+    """
     rng = generator(seed, f"render {plane_um}")
-    nuclei, somata = paint_cells(
+    nuclei, somata, labels = paint_cells(
         cells, shape=shape, pixel_size_um=pixel_size_um, plane_um=plane_um, seed=seed
     )
     dapi = _DAPI_FLOOR + _DAPI_RANGE * _optics(nuclei, pixel_size_um)
@@ -40,7 +43,7 @@ def render_section(
     polyt = (neuropil + (_POLYT_RANGE - neuropil) * _optics(somata, pixel_size_um)) * grain
     noise = rng.normal(0, _NOISE, (2, *shape)).astype("f4")
     grey = np.clip(np.stack([dapi, polyt]) + noise, 0, 255)
-    return np.asarray(grey.round(), np.uint8)
+    return np.asarray(grey.round(), np.uint8), labels
 
 
 def _optics(canvas: Floats, pixel_size_um: float) -> Floats:

@@ -1,39 +1,39 @@
-"""Where the regions and vessels lie: smooth functions of position (um) and seed, of any extent."""
+"""Where regions and vessels lie: smooth functions of position (um), of a seed and the field's size.
+
+The plan of `anatomy` fills the field, so a large field of any size shows the whole of it. Below
+`LEAST_UM` its layers would be thinner than cells; a smaller field is a window into it. The layers
+of granule and pyramidal cells are a few cells thick in every field.
+"""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.phantom import anatomy
 from teramind.phantom.catalogue import REGIONS
 
 Floats = NDArray[np.floating]
 Field = Callable[[Floats, Floats, Floats], Floats]
 
-BANDS: tuple[tuple[str, float], ...] = (
-    ("L1", 42.0),
-    ("L2/3", 62.0),
-    ("L4", 42.0),
-    ("L5", 64.0),
-    ("L6", 56.0),
-    ("white matter", 46.0),
-    ("hippocampal neuropil", 150.0),
-    ("midbrain", 110.0),
-    ("ventricle", 48.0),
-)
-"""Bands met from the pia inwards and their widths in um; after the last the first begins again."""
+LEAST_UM = 760.0
+"""Height of the plan in um at least."""
 
 LUMEN_UM = 3.0
 """Half the width of a vessel's lumen."""
 
 _NAMES = tuple(REGIONS)
-_BAND_LABELS = np.array([_NAMES.index(name) for name, _ in BANDS], np.uint8)
-_BAND_EDGES = np.cumsum([0.0, *(width for _, width in BANDS)])
-_HIPPOCAMPUS = float(_BAND_EDGES[[name for name, _ in BANDS].index("hippocampal neuropil")])
-_RIBBON_SWING_UM, _RIBBON_PERIOD_UM, _RIBBON_HALF_UM = 42.0, 240.0, 19.0
+_LAYER_LABELS = np.array([_NAMES.index(name) for name, _ in anatomy.LAYERS], np.uint8)
+_LAYER_ENDS = np.array([end for _, end in anatomy.LAYERS])
+_CORTEX_END = dict(anatomy.LAYERS)["L6"]
+_GRANULE_HALF = (0.019, 13.0, 40.0)
+_PYRAMIDAL_HALF = (0.016, 11.0, 30.0)
+_AROUND_AMMON, _AROUND_DENTATE = 0.095, 0.080
+_EPENDYMA_UM, _PIA_UM = 7.0, 7.0
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
@@ -44,11 +44,18 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 class Waves:
     """A smooth random field of unit variance: a sum of plane waves of about one wavelength.
 
-    It changes along z about as slowly as over three wavelengths in the plane.
+    It changes along z about as slowly as over three wavelengths in the plane. `spread` is how far
+    (radians) the waves' headings lie from x.
     """
 
-    def __init__(self, rng: np.random.Generator, wavelength_um: float, waves: int = 9):
-        heading = rng.uniform(0, 2 * np.pi, waves)
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        wavelength_um: float,
+        waves: int = 9,
+        spread: float = np.pi,
+    ):
+        heading = rng.uniform(-spread, spread, waves)
         number = 2 * np.pi / (wavelength_um * rng.uniform(0.75, 1.6, waves))
         tilt = rng.normal(0, 0.3, waves)
         self._wave = (number * np.stack([np.cos(heading), np.sin(heading), tilt])).astype("f4")
@@ -62,57 +69,143 @@ class Waves:
         return np.asarray(total * np.sqrt(2 / len(kx)), np.float32)
 
 
+class _Place(NamedTuple):
+    """Coordinates on the plan of `anatomy`."""
+
+    u: Floats
+    v: Floats
+
+    @property
+    def w(self) -> Floats:
+        return np.asarray(self.v - anatomy.bend(self.u))
+
+
 class Tissue:
     """The layout of one seed. All positions are x, y, z in um and broadcast against each other."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, extent_um: tuple[float, float]):
         rng = generator(seed, "tissue")
-        self._turn = rng.uniform(0, 2 * np.pi)
-        self._shift = rng.uniform(0, _BAND_EDGES[-1])
-        self._folds = [(110.0, Waves(rng, 900)), (26.0, Waves(rng, 260)), (4.0, Waves(rng, 75))]
-        self._along = Waves(rng, 400)
-        self._cluster = Waves(rng, 120)
-        self._vessel = Waves(rng, 190)
+        height, width = extent_um
+        self.size_um = max(LEAST_UM, height / anatomy.HEIGHT, width / anatomy.WIDTH)
+        self._mirrored = rng.random() < 0.5
+        self._width = width
+        self._corner = _corner(rng, height / self.size_um, width / self.size_um)
+        scales = ((0.012, 0.6), (0.005, 0.2))
+        self._warps = [
+            [(a * self.size_um, Waves(rng, b * self.size_um)) for a, b in scales] for _ in range(2)
+        ]
+        self._rough = Waves(rng, 60)
+        self._capillary = Waves(rng, 190)
         self._perfused = Waves(rng, 170)
+        self._penetrating = Waves(rng, 300, spread=0.25)
+
+    def _place(self, x: Floats, y: Floats, z: Floats) -> _Place:
+        across, down = (sum(a * wave(x, y, z) for a, wave in warp) for warp in self._warps)
+        across = (self._width - x if self._mirrored else x) + across
+        down = y + down + 2.0 * self._rough(x, y, z)
+        v, u = (part / self.size_um for part in (down, across))
+        return _Place(np.abs(u + self._corner[1] - anatomy.MIDLINE), v + self._corner[0])
 
     def depth(self, x: Floats, y: Floats, z: Floats) -> Floats:
-        """Return the depth below the pia in um, growing on from one cycle of bands to the next."""
-        straight = np.cos(self._turn) * x + np.sin(self._turn) * y + self._shift
-        return np.asarray(straight + sum(a * fold(x, y, z) for a, fold in self._folds))
+        """Return the depth below the pia in um, negative outside the brain."""
+        at = self._place(x, y, z)
+        return np.asarray(anatomy.depth(at.u, at.v) * self.size_um)
 
     def labels(self, x: Floats, y: Floats, z: Floats) -> NDArray[np.uint8]:
         """Return the region labels: positions in `catalogue.REGIONS`."""
-        depth = self.depth(x, y, z) % _BAND_EDGES[-1]
-        band = np.searchsorted(_BAND_EDGES, depth, side="right") - 1
-        labels: NDArray[np.uint8] = _BAND_LABELS[band]
-        ribbon = (labels == _NAMES.index("hippocampal neuropil")) & self._in_ribbon(depth, x, y, z)
-        labels[ribbon] = _NAMES.index("granule band")
-        nucleus = (labels == _NAMES.index("midbrain")) & (self._cluster(x, y, z) > 0.3)
-        labels[nucleus] = _NAMES.index("dopaminergic cluster")
+        at = self._place(x, y, z)
+        depth = anatomy.depth(at.u, at.v)
+        labels = np.full(depth.shape, _NAMES.index("white matter"), np.uint8)
+        for name, ellipse in (
+            ("thalamus", anatomy.THALAMUS),
+            ("white matter", anatomy.PEDUNCLE),
+            ("substantia nigra", anatomy.NIGRA),
+            ("medial habenula", anatomy.HABENULA),
+        ):
+            labels[anatomy.in_ellipse(ellipse, at.u, at.v)] = _NAMES.index(name)
+        self._draw_hippocampus(labels, at)
+        layered = depth < _LAYER_ENDS[-1]
+        layer = np.searchsorted(_LAYER_ENDS, depth[layered], side="right")
+        labels[layered] = _LAYER_LABELS[layer]
+        wall = anatomy.ventricle_distance(at.u, at.w) * self.size_um
+        labels[wall < _EPENDYMA_UM] = _NAMES.index("ependyma")
+        labels[wall < 0] = _NAMES.index("ventricle")
+        labels[depth * self.size_um < _PIA_UM] = _NAMES.index("pia")
+        labels[depth < 0] = _NAMES.index("outside")
         return labels
 
-    def _in_ribbon(self, depth: Floats, x: Floats, y: Floats, z: Floats) -> NDArray[np.bool_]:
-        along = np.cos(self._turn) * y - np.sin(self._turn) * x + 40 * self._along(x, y, z)
-        turn = 2 * np.pi / _RIBBON_PERIOD_UM
-        middle = _HIPPOCAMPUS + 75 + _RIBBON_SWING_UM * np.sin(turn * along)
-        slope = _RIBBON_SWING_UM * turn * np.cos(turn * along)
-        return np.asarray(np.abs(depth - middle) < _RIBBON_HALF_UM * np.sqrt(1 + slope**2))
+    def _draw_hippocampus(self, labels: NDArray[np.uint8], at: _Place) -> None:
+        ammon, dentate = (
+            anatomy.distance(line, at.u, at.w) for line in (anatomy.AMMON, anatomy.DENTATE)
+        )
+        around = (ammon < _AROUND_AMMON) | (dentate < _AROUND_DENTATE)
+        labels[around] = _NAMES.index("hippocampal neuropil")
+        labels[anatomy.in_hilus(at.u, at.w)] = _NAMES.index("hilus")
+        pyramidal = ammon < self._half(_PYRAMIDAL_HALF)
+        lower = at.w > anatomy.CA3_BELOW
+        labels[pyramidal & ~lower] = _NAMES.index("CA1 pyramidal layer")
+        labels[pyramidal & lower] = _NAMES.index("CA3 pyramidal layer")
+        labels[dentate < self._half(_GRANULE_HALF)] = _NAMES.index("granule layer")
+
+    def _half(self, layer: tuple[float, float, float]) -> float:
+        """Return half a cell layer's thickness on the plan: its part, within limits in um."""
+        part, least, most = layer
+        return float(np.clip(part * self.size_um, least, most)) / self.size_um
 
     def vessel_distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
         """Return the distance in um to the nearest vessel's axis, infinite where none is near."""
-        value = self._vessel(x, y, z)
-        distance = np.abs(value) / np.maximum(np.hypot(*gradient(self._vessel, x, y, z)), 1e-3)
-        return np.where(self._perfused(x, y, z) > 0, distance, np.inf)
+        winding = _distance_to_zero(self._capillary, x, y, z)
+        winding = np.where(self._perfused(x, y, z) > 0, winding, np.inf)
+        straight = _distance_to_zero(self._penetrating, x, y, z)
+        in_cortex = self.depth(x, y, z) < _CORTEX_END * self.size_um
+        return np.minimum(winding, np.where(in_cortex, straight, np.inf))
 
     def inward(self, x: Floats, y: Floats, z: Floats) -> Floats:
         """Return the angle (radians, from x towards y) in which the depth grows fastest."""
         dx, dy = gradient(self.depth, x, y, z)
         return np.arctan2(dy, dx)
 
+    def from_dentate(self, x: Floats, y: Floats, z: Floats) -> Floats:
+        """Return the angle (radians, from x towards y) that leads away from the dentate gyrus."""
+        dx, dy = gradient(self._dentate_distance, x, y, z)
+        return np.arctan2(dy, dx)
+
+    def _dentate_distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
+        at = self._place(x, y, z)
+        return anatomy.distance(anatomy.DENTATE, at.u, at.w) * self.size_um
+
     def vessel_course(self, x: Floats, y: Floats, z: Floats) -> Floats:
         """Return the angle (radians, from x towards y) along the nearest vessel."""
-        dx, dy = gradient(self._vessel, x, y, z)
+        straight = _distance_to_zero(self._penetrating, x, y, z)
+        nearer = straight < _distance_to_zero(self._capillary, x, y, z)
+        slopes = (gradient(wave, x, y, z) for wave in (self._penetrating, self._capillary))
+        along, across = (np.arctan2(dy, dx) + np.pi / 2 for dx, dy in slopes)
+        return np.where(nearer, along, across)
+
+    def wall_course(self, x: Floats, y: Floats, z: Floats) -> Floats:
+        """Return the angle (radians, from x towards y) along the nearest ventricle's wall."""
+        dx, dy = gradient(self._wall_distance, x, y, z)
         return np.arctan2(dy, dx) + np.pi / 2
+
+    def _wall_distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
+        at = self._place(x, y, z)
+        return anatomy.ventricle_distance(at.u, at.w) * self.size_um
+
+
+def _corner(rng: np.random.Generator, height: float, width: float) -> tuple[float, float]:
+    """Return the plan's v and u + MIDLINE at the field's corner; sizes in parts of the plan."""
+    (low_u, high_u), (low_v, high_v) = anatomy.FOCUS
+    u, v = anatomy.MIDLINE + rng.uniform(low_u, high_u), rng.uniform(low_v, high_v)
+    return (
+        float(np.clip(v - height / 2, 0, max(anatomy.HEIGHT - height, 0))),
+        float(np.clip(u - width / 2, 0, max(anatomy.WIDTH - width, 0))),
+    )
+
+
+def _distance_to_zero(field: Field, x: Floats, y: Floats, z: Floats) -> Floats:
+    """Return the distance in um to where a field is zero, to first order."""
+    value = field(x, y, z)
+    return np.asarray(np.abs(value) / np.maximum(np.hypot(*gradient(field, x, y, z)), 1e-3))
 
 
 def gradient(field: Field, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import tifffile
+from numpy.typing import NDArray
 
 from teramind.files import atomic_path
 from teramind.phantom.make import STAINS, Phantom
@@ -13,31 +16,40 @@ _TILE = (256, 256)
 
 
 def write_phantom(folder: str | Path, phantom: Phantom) -> None:
-    """Write molecules.parquet, images.ome.tif, cells.parquet and panel.txt into `folder`.
+    """Write a phantom's files into `folder`, which is created if need be; files there are replaced.
 
-    The image is a tiled OME-TIFF with axes CZYX, channel names and physical sizes in um; the
-    panel is one gene a line. The folder is created if need be, files of these names replaced.
+    molecules.parquet and cells.parquet; images.ome.tif (CZYX) and nuclei.ome.tif (ZYX, the id of
+    the cell at each pixel), with names and physical sizes in um; regions.tif (YX) and regions.csv,
+    the names of its labels; panel.txt, one gene a line.
     """
     folder = Path(folder)
+    regions = pd.DataFrame(
+        {"label": range(len(phantom.region_names)), "name": phantom.region_names}
+    )
     for name, table in (("molecules", phantom.molecules), ("cells", phantom.cells)):
         with atomic_path(folder / f"{name}.parquet") as path:
             table.to_parquet(path, engine="pyarrow", compression="zstd", index=False)
     with atomic_path(folder / "images.ome.tif") as path:
-        _write_images(path, phantom)
+        _write_stack(path, phantom, phantom.images, axes="CZYX", Channel={"Name": list(STAINS)})
+    with atomic_path(folder / "nuclei.ome.tif") as path:
+        _write_stack(path, phantom, phantom.nuclei, axes="ZYX")
+    with atomic_path(folder / "regions.tif") as path:
+        tifffile.imwrite(path, phantom.regions, tile=_TILE, compression="zlib")
+    with atomic_path(folder / "regions.csv") as path:
+        regions.to_csv(path, index=False)
     with atomic_path(folder / "panel.txt") as path:
         path.write_text("\n".join(phantom.panel) + "\n", encoding="utf-8")
 
 
-def _write_images(path: Path, phantom: Phantom) -> None:
+def _write_stack(path: Path, phantom: Phantom, stack: NDArray[Any], **metadata: object) -> None:
     pixel, spacing = phantom.pixel_size_um, phantom.section_spacing_um
-    metadata: dict[str, object] = {"axes": "CZYX", "Channel": {"Name": list(STAINS)}}
     for axis, size in zip("XYZ", (pixel, pixel, spacing), strict=True):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
     tifffile.imwrite(
         path,
-        phantom.images,
+        stack,
         ome=True,
-        bigtiff=phantom.images.nbytes > 2**31,
+        bigtiff=stack.nbytes > 2**31,
         photometric="minisblack",
         tile=_TILE,
         compression="zlib",
