@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network.unet import Network, plane_corners
-from teramind.schedule import kept_timesteps
+from teramind.schedule import SolverName, timesteps
 from teramind.variance import alphas_cumprod
 
 OUTSIDE = -1.0
@@ -21,19 +21,27 @@ OUTSIDE = -1.0
 
 
 class Step(NamedTuple):
-    """One sampling step: training timestep, alpha-bar there and at the step that follows."""
+    """One sampling step: training timestep, alpha-bar there, at the step after and the one before.
+
+    `alpha_before` is None at the first step.
+    """
 
     t: int
     alpha: float
     alpha_next: float
+    alpha_before: float | None = None
 
 
-def sampling_steps(steps: int) -> list[Step]:
-    """The run from noise to image: largest timestep first, alpha-bar 1 after the last."""
-    kept = kept_timesteps(steps)
-    alphas = [float(a) for a in alphas_cumprod()[list(kept)]]
-    before = [1.0, *alphas[:-1]]
-    return [Step(*s) for s in zip(kept, alphas, before, strict=True)][::-1]
+def sampling_steps(steps: int, solver: SolverName = "published") -> list[Step]:
+    """The run from noise to image: largest timestep first, alpha-bar 1 after the last.
+
+    Raises:
+        UserError: when the solver has no run of so many steps.
+    """
+    kept = timesteps(steps, solver)
+    alphas = [float(a) for a in alphas_cumprod()[kept]]
+    after, before = [1.0, *alphas[:-1]], [*alphas[1:], None]
+    return [Step(*s) for s in zip(kept, alphas, after, before, strict=True)][::-1]
 
 
 def ddim(state: Tensor, noise: Tensor, step: Step) -> Tensor:
@@ -44,9 +52,14 @@ def ddim(state: Tensor, noise: Tensor, step: Step) -> Tensor:
         noise: the network's estimate of the noise in it, same shape.
         step: where the run stands.
     """
-    image = ((state - (1 - step.alpha) ** 0.5 * noise) / step.alpha**0.5).clamp(-1, 1)
+    image = image_estimate(state, noise, step)
     noise = (state - step.alpha**0.5 * image) / (1 - step.alpha) ** 0.5
     return step.alpha_next**0.5 * image + (1 - step.alpha_next) ** 0.5 * noise
+
+
+def image_estimate(state: Tensor, noise: Tensor, step: Step) -> Tensor:
+    """The image that state and noise estimate amount to, cut to [-1, 1] as published."""
+    return ((state - (1 - step.alpha) ** 0.5 * noise) / step.alpha**0.5).clamp(-1, 1)
 
 
 def to_grey(state: NDArray[np.float32]) -> NDArray[np.uint8]:

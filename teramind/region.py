@@ -17,7 +17,10 @@ from teramind.expression.raster import Raster
 from teramind.generate import Generator, Progress
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
+from teramind.network.fast import for_inference
 from teramind.noise import Noise, PhiloxNoise, PublishedNoise
+from teramind.schedule import SolverName
+from teramind.solver import SOLVERS
 
 
 def generate_region(
@@ -27,6 +30,7 @@ def generate_region(
     region: tuple[int, int, int, int] | None = None,
     bounds: Literal["volume", "region"] = "volume",
     steps: int = 15,
+    solver: SolverName = "published",
     seed: int = 0,
     noise: Literal["philox", "published"] = "philox",
     raw: bool = False,
@@ -40,6 +44,7 @@ def generate_region(
         bounds: where the state stops being generated and is the constant -1: at the edges of the
             raster's "volume", or at those of the "region", as the published ROI script does.
         steps: sampling steps.
+        solver: how a step is taken.
         seed: of the noise; not used with published noise.
         noise: "philox", or "published" to repeat published volumes.
         raw: return the state instead of grey levels.
@@ -79,11 +84,12 @@ def generate_region(
         phases=1,
     )
     generator = Generator(
-        network=network,
+        network=for_inference(network),
         expression=expression,
         noise=make_noise(noise, seed=seed, spec=network.spec, windows=windows),
         layout=layout,
-        schedule=sampling_steps(steps),
+        schedule=sampling_steps(steps, solver),
+        solver=SOLVERS[solver],
     )
     state = _all_windows(generator)[:, :, *wanted.within(around)]
     return state.astype(np.float32) if raw else to_grey(state)

@@ -20,7 +20,9 @@ from teramind.files import digest
 from teramind.generate import Generator, Progress
 from teramind.geometry import Slab
 from teramind.network import load_network
+from teramind.network.fast import for_inference
 from teramind.region import check_panel, make_noise
+from teramind.solver import SOLVERS
 from teramind.state import SavedStates, load_state, save_state
 
 
@@ -60,15 +62,27 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     noise = make_noise(
         config.generate.noise, seed=config.generate.seed, spec=spec, windows=config.windows
     )
-    device = "cuda" if config.generate.gpus and torch.cuda.is_available() else "cpu"
+    run = config.generate
+    device = "cuda" if run.gpus and torch.cuda.is_available() else "cpu"
+    if run.precision == "bfloat16" and device == "cpu" and not has_bfloat16():
+        raise UserError(
+            "generate.precision: bfloat16, but this CPU computes it many times slower than "
+            "float32, having no instructions for it; use float32"
+        )
     return Generator(
-        network=network.to(device),
+        network=for_inference(network.to(device, getattr(torch, run.precision))),
         expression=expression,
         noise=noise,
         layout=config.layout(),
-        schedule=sampling_steps(config.generate.steps),
-        margin=config.generate.margin,
+        schedule=sampling_steps(run.steps, run.solver),
+        margin=run.margin,
+        solver=SOLVERS[run.solver],
     )
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 by instructions of its own."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def generate_slab(

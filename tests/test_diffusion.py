@@ -14,7 +14,6 @@ from teramind.diffusion import (
     alphas_cumprod,
     balanced_weight,
     ddim,
-    kept_timesteps,
     sampling_steps,
     to_grey,
     to_patches,
@@ -22,7 +21,7 @@ from teramind.diffusion import (
 )
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network
-from teramind.schedule import TRAINING_STEPS
+from teramind.schedule import TRAINING_STEPS, kept_timesteps
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
 POSSIBLE = {len(kept) for kept in STRIDES.values()}

@@ -14,6 +14,7 @@ from teramind.generate import Generator
 from teramind.geometry import BIN, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.noise import PhiloxNoise
+from teramind.solver import SOLVERS
 from teramind.state import SavedStates
 
 P = 32
@@ -74,7 +75,16 @@ def random_network(dtype):
     return network.requires_grad_(False).eval().to(dtype)
 
 
-def make_generator(network, *, expression=None, schedule=LATE, margin=1, phases=1, **layout):
+def make_generator(
+    network,
+    *,
+    expression=None,
+    schedule=LATE,
+    solver=SOLVERS["published"],
+    margin=1,
+    phases=1,
+    **layout,
+):
     """A generator of one section; `layout` may give bounds, region and slab, in pixels."""
     bounds = layout.get("bounds", BOUNDS)
     region = layout.get("region", bounds)
@@ -93,6 +103,7 @@ def make_generator(network, *, expression=None, schedule=LATE, margin=1, phases=
         ),
         schedule=schedule,
         margin=margin,
+        solver=solver,
     )
 
 

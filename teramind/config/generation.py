@@ -8,6 +8,7 @@ from pydantic import Field
 
 from teramind.config.values import Count, Micrometres, Section, Whole
 from teramind.geometry import Rect
+from teramind.schedule import SolverName
 
 
 class Plane(Section):
@@ -41,6 +42,10 @@ class Generate(Section):
 
     slab: Count = Field(description="slab edge in pixels, a multiple of the patch edge")
     steps: Count = Field(15, description="sampling steps")
+    solver: SolverName = Field("published", description="how a step is taken")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of weights and features; the state is float32 in either"
+    )
     phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
     seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")
     noise: Literal["philox", "published"] = Field("philox")

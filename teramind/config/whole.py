@@ -15,7 +15,7 @@ from teramind.config.problems import problem
 from teramind.config.values import Box, Section, four_numbers_or_all
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
-from teramind.schedule import kept_timesteps
+from teramind.schedule import timesteps
 
 FROM_TRAINING = "train"
 """Value of `network.checkpoint` that asks the workflow to train the network first."""
@@ -67,7 +67,8 @@ class Config(Section):
                 f"plane.sections: got {self.plane.sections}; too few for windows of "
                 f"{self.network.sections} sections, which lose {self.windows.first} at each end"
             )
-        for check in (lambda: kept_timesteps(self.generate.steps), self.layout):
+        run = self.generate
+        for check in (lambda: timesteps(run.steps, run.solver), self.layout):
             try:
                 check()
             except UserError as error:

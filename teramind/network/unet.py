@@ -42,18 +42,37 @@ def combine(function: Callable[..., Tensor], *encoded: Encoded) -> Encoded:
     )
 
 
+class Axes(NamedTuple):
+    """Where a feature map has its patches and pixels."""
+
+    patch: int
+    y: int
+    x: int
+
+
+PATCH_FIRST = Axes(patch=0, y=3, x=4)
+"""Of maps (n, z, c, y, x)."""
+
+
 def collage(
-    top_left: Tensor, top_right: Tensor, bottom_left: Tensor, bottom_right: Tensor
+    top_left: Tensor,
+    top_right: Tensor,
+    bottom_left: Tensor,
+    bottom_right: Tensor,
+    axes: Axes = PATCH_FIRST,
 ) -> Tensor:
     """Shift by half a patch: build patches from the inner quarters of four aligned ones each.
 
-    All are (m, z, c, y, x).
+    All are (m, z, c, y, x), or as `axes` says.
     """
-    half = top_left.shape[-1] // 2
-    low, high = slice(half, None), slice(None, half)
-    top = torch.cat([top_left[..., low, low], top_right[..., low, high]], -1)
-    bottom = torch.cat([bottom_left[..., high, low], bottom_right[..., high, high]], -1)
-    return torch.cat([top, bottom], -2)
+    half = top_left.shape[axes.x] // 2
+
+    def quarter(maps: Tensor, y: int, x: int) -> Tensor:
+        return maps.narrow(axes.y, y, half).narrow(axes.x, x, half)
+
+    top = torch.cat([quarter(top_left, half, half), quarter(top_right, half, 0)], axes.x)
+    bottom = torch.cat([quarter(bottom_left, 0, half), quarter(bottom_right, 0, 0)], axes.x)
+    return torch.cat([top, bottom], axes.y)
 
 
 def plane_corners(rows: int, cols: int, device: torch.device) -> Tensor:
@@ -88,6 +107,8 @@ class Conditioned(nn.Module):
 
 class Network(nn.Module):
     """Noise estimate of shifted patches from aligned ones and their gene counts."""
+
+    axes = PATCH_FIRST
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

@@ -1,0 +1,100 @@
+"""The fast form of the network computes the same numbers, to rounding."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_generate import make_generator, random_network, run_slabs
+from torch.nn import functional as F
+
+from teramind.network import Network, NetworkSpec
+from teramind.network.fast import NARROWEST, FastNetwork, for_inference
+from teramind.network.winograd import WinogradConv
+
+
+def convolution(inputs, outputs, dtype):
+    """Weights and bias of a 3-D convolution, of the size that networks start with."""
+    weight = torch.randn(outputs, inputs, 3, 3, 3, dtype=dtype) / (27 * inputs) ** 0.5
+    return weight, torch.randn(outputs, dtype=dtype)
+
+
+def fast(x, weight, bias):
+    """Winograd convolution of maps (n, c, z, y, x)."""
+    padded = F.pad(x.permute(2, 3, 4, 0, 1), (0, 0, 0, 0, 1, 1, 1, 1))
+    return WinogradConv(weight, bias, x.shape[2])(padded).permute(3, 4, 0, 1, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sections=st.integers(1, 2),
+    edge=st.sampled_from([4, 8, 12, 16, 24, 64]),
+    patches=st.integers(1, 5),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 5),
+)
+def test_a_winograd_convolution_is_a_zero_padded_3d_convolution(
+    sections, edge, patches, inputs, outputs
+):
+    torch.manual_seed(edge)
+    weight, bias = convolution(inputs, outputs, torch.float64)
+    x = torch.randn(patches, inputs, sections, edge, edge, dtype=torch.float64)
+    expected = F.conv3d(x, weight, bias, padding=1)
+    torch.testing.assert_close(fast(x, weight, bias), expected, rtol=0, atol=1e-12)
+
+
+def test_its_rounding_is_that_of_the_direct_convolution():
+    torch.manual_seed(0)
+    weight, bias = convolution(96, 32, torch.float64)
+    x = F.silu(torch.randn(3, 96, 2, 16, 16, dtype=torch.float64))
+    exact = F.conv3d(x, weight, bias, padding=1)
+    single = x.float(), weight.float(), bias.float()
+    direct = (F.conv3d(*single, padding=1) - exact).square().mean().sqrt()
+    ours = (fast(*single) - exact).square().mean().sqrt()
+    assert ours < 4 * direct
+
+
+@pytest.mark.parametrize(
+    "size", [(4, 32, 2, 5, 4, 8), (4, 64, 1, 3, 2, 8), (1, 32, 2, 3, 4, 8), (4, 96, 2, 3, 2, 8)]
+)
+def test_the_whole_network_predicts_the_same(size):
+    sections, patch, stains, genes, base, embed = size
+    torch.manual_seed(1)
+    spec = NetworkSpec(patch, sections, ("DAPI", "PolyT")[:stains], genes, base, embed)
+    network = Network(spec).requires_grad_(False).eval().double()
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    state = torch.randn(3, spec.channels, patch, patch, dtype=torch.float64)
+    counts = torch.randint(0, 4, (3, spec.bins, spec.bins, sections, genes)).double()
+    time = network.embed_time(torch.tensor([700]))
+    plain, quick = (
+        form.decode(form.encode(state, form.genes(counts), time), time)
+        for form in (network, FastNetwork(network))
+    )
+    torch.testing.assert_close(quick, plain, rtol=0, atol=1e-11 * plain.abs().max().item())
+
+
+def test_generation_is_the_same_with_either_form():
+    network = random_network(torch.float64)
+    plain, quick = (
+        run_slabs(make_generator(form, slab=64, phases=2))
+        for form in (network, FastNetwork(network))
+    )
+    assert np.abs(quick - plain).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen"),
+    [
+        ({}, True),
+        ({"base": NARROWEST - 2}, False),
+        ({"sections": 8}, False),
+        ({"dtype": torch.bfloat16}, False),
+    ],
+)
+def test_wide_networks_of_few_sections_are_made_fast(change, chosen):
+    sizes = {"base": NARROWEST, "sections": 4, "dtype": torch.float32} | change
+    dtype = sizes.pop("dtype")
+    spec = NetworkSpec(patch=32, stains=("DAPI",), genes=2, embed=4, **sizes)
+    network = Network(spec).requires_grad_(False).eval().to(dtype)
+    assert isinstance(for_inference(network), FastNetwork) is chosen
