@@ -1,0 +1,68 @@
+"""What the engine does for a patch and a voxel, counted on its own geometry."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teramind.diffusion import sampling_steps
+from teramind.generate import Generator, touched
+from teramind.geometry import BIN, Layout, Rect, Slab, Windows
+from teramind.network import Network
+from teramind.noise import PhiloxNoise
+
+SLAB, STEPS, PHASES = 2048, 15, 3
+
+
+class Counts(NamedTuple):
+    """What a slab inside a large plane takes.
+
+    Attributes:
+        genes: gene branch passes per patch and step, all gene features being kept.
+        encode: encoder passes per patch and step; the decoder makes one.
+        frame: patches computed beyond the slab's own, as a part of these.
+        read: bytes of state files read per voxel of one stain and section.
+        written: bytes of state files and volume written per voxel, nothing compressed.
+    """
+
+    genes: float
+    encode: float
+    frame: float
+    read: int
+    written: int
+
+
+class Everywhere:
+    """Expression of one molecule in every bin."""
+
+    def counts(self, *, sections: range, rect: Rect) -> NDArray[np.uint8]:
+        """One molecule of one gene."""
+        return np.ones((rect.height // BIN, rect.width // BIN, len(sections), 1), np.uint8)
+
+    def totals(self, *, section: int, rect: Rect) -> NDArray[np.int64]:
+        """One molecule."""
+        return np.ones((rect.height // BIN, rect.width // BIN), np.int64)
+
+
+def count(network: Network) -> Counts:
+    """Count for a slab of 2048 pixels with neighbours all round, 15 steps in 3 phases."""
+    spec, whole = network.spec, Rect(0, 0, 5 * SLAB, 5 * SLAB)
+    windows = Windows(sections=spec.sections, planes=spec.images)
+    layout = Layout(whole, whole, spec.patch, SLAB, windows, STEPS, PHASES)
+    noise = PhiloxNoise(seed=0, stains=len(spec.stains), patch=spec.patch)
+    generator = Generator(network, Everywhere(), noise, layout, sampling_steps(STEPS))
+    slab = Slab(0, 2, 2)
+    phases = [generator.masks(slab, phase) for phase in range(PHASES)]
+    decoded = sum(mask.sum() for masks in phases for mask in masks)
+    encoded = sum(touched(mask).sum() for masks in phases for mask in masks)
+    first = sum(touched(masks[0]).sum() for masks in phases)  # the widest step of each phase
+    sources = sum(len(layout.sources(slab, phase)) for phase in range(1, PHASES))
+    return Counts(
+        genes=first / decoded,
+        encode=encoded / decoded,
+        frame=decoded / (STEPS * (SLAB // spec.patch) ** 2) - 1,
+        read=4 * (sources + 3),  # stitching reads the slab and two beside it
+        written=4 * PHASES + 1,
+    )
