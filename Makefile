@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format evaluate-bundled
+.PHONY: demo test lint format evaluate-bundled bench
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores 2
@@ -15,6 +15,10 @@ test: $(INSTALLED)
 evaluate-bundled: $(INSTALLED)
 	$(BIN)/snakemake --cores 2 --configfile config/bundled.yaml
 	$(BIN)/python -m teramind headline results/bundled/evaluation.csv
+
+# The engine against the published scheme, in pairs; ends with one line of JSON. About four minutes.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/engine.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -336,3 +336,12 @@ def test_each_aligned_patch_is_encoded_once_per_step(precise, monkeypatch):
     rows, cols = BOUNDS.height // P + 1, BOUNDS.width // P + 1
     assert len(encoded) == 2 * rows * cols
     assert len(set(encoded)) == len(encoded)
+
+
+def test_in_bfloat16_the_state_stays_float32_and_the_image_close():
+    network = random_network(torch.float32)
+    exact = run_slabs(make_generator(network, phases=2))
+    rough = run_slabs(make_generator(network.to(torch.bfloat16), phases=2))
+    assert rough.dtype == np.float32
+    difference = np.abs(rough - exact)
+    assert 0 < np.sqrt((difference**2).mean()) < 0.02 * exact.std()
