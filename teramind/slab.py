@@ -43,6 +43,7 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     Raises:
         UserError: when checkpoint, raster and configuration do not fit each other.
     """
+    run, device = config.generate, device_for(config)
     network = load_network(checkpoint)
     spec, asked = network.spec, config.network
     for key, found, wanted in (
@@ -59,16 +60,7 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
         )
     expression = Raster.open(raster)
     check_panel(spec, expression.panel, str(raster))
-    noise = make_noise(
-        config.generate.noise, seed=config.generate.seed, spec=spec, windows=config.windows
-    )
-    run = config.generate
-    device = "cuda" if run.gpus and torch.cuda.is_available() else "cpu"
-    if run.precision == "bfloat16" and device == "cpu" and not has_bfloat16():
-        raise UserError(
-            "generate.precision: bfloat16, but this CPU computes it many times slower than "
-            "float32, having no instructions for it; use float32"
-        )
+    noise = make_noise(run.noise, seed=run.seed, spec=spec, windows=config.windows)
     return Generator(
         network=for_inference(network.to(device, getattr(torch, run.precision))),
         expression=expression,
@@ -78,6 +70,18 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
         margin=run.margin,
         solver=SOLVERS[run.solver],
     )
+
+
+def device_for(config: Config) -> str:
+    """Where the network runs. Raises UserError when it cannot have the precision asked for."""
+    run = config.generate
+    device = "cuda" if run.gpus and torch.cuda.is_available() else "cpu"
+    if run.precision == "bfloat16" and device == "cpu" and not has_bfloat16():
+        raise UserError(
+            "generate.precision: bfloat16, but this CPU has no instructions for it and would be "
+            "many times slower than with float32; use float32"
+        )
+    return device
 
 
 def has_bfloat16() -> bool:

@@ -8,8 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from workflow_project import config_with
 
+from teramind import slab as jobs
+from teramind.config import parse_config
 from teramind.diffusion import ddim, sampling_steps, to_grey, to_patches
+from teramind.errors import UserError
 from teramind.generate import Generator
 from teramind.geometry import BIN, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
@@ -345,3 +349,14 @@ def test_in_bfloat16_the_state_stays_float32_and_the_image_close():
     assert rough.dtype == np.float32
     difference = np.abs(rough - exact)
     assert 0 < np.sqrt((difference**2).mean()) < 0.02 * exact.std()
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_refused_where_it_would_be_slower(monkeypatch, able):
+    config = parse_config(config_with(generate__precision="bfloat16"))
+    monkeypatch.setattr(jobs, "has_bfloat16", lambda: able)
+    if able:
+        assert jobs.device_for(config) == "cpu"
+        return
+    with pytest.raises(UserError, match="precision: bfloat16, but this CPU has no instructions"):
+        jobs.device_for(config)
