@@ -9,7 +9,15 @@ from test_generate import make_generator, random_network, run_slabs
 from torch.nn import functional as F
 
 from teramind.network import Network, NetworkSpec
-from teramind.network.fast import NARROWEST, FastNetwork, for_inference
+from teramind.network.blocks import ResidualBlock
+from teramind.network.fast import (
+    NARROWEST,
+    FastBlock,
+    FastNetwork,
+    for_inference,
+    from_module,
+    to_module,
+)
 from teramind.network.winograd import WinogradConv
 
 
@@ -72,6 +80,22 @@ def test_the_whole_network_predicts_the_same(size):
         for form in (network, FastNetwork(network))
     )
     torch.testing.assert_close(quick, plain, rtol=0, atol=1e-11 * plain.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("widths", "outputs", "resample"),
+    [([3], 3, None), ([2, 3], 5, None), ([2, 3], 4, None), ([3], 3, "up"), ([3], 3, "down")],
+)
+def test_a_residual_block_reads_maps_as_if_concatenated(widths, outputs, resample):
+    torch.manual_seed(2)
+    block = ResidualBlock(sum(widths), outputs, 6, resample=resample).double().eval()
+    for parameter in block.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    block.requires_grad_(False)
+    maps = [torch.randn(2, 8, 8, 3, width, dtype=torch.float64) for width in widths]
+    time = torch.randn(1, 6, dtype=torch.float64)
+    expected = from_module(block(to_module(torch.cat(maps, -1)), time))
+    torch.testing.assert_close(FastBlock(block, 2)(maps, time), expected, rtol=0, atol=1e-12)
 
 
 def test_generation_is_the_same_with_either_form():

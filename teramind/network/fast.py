@@ -103,8 +103,7 @@ class FastBlock:
 
     def _skip(self, maps: list[Tensor]) -> Tensor:
         if isinstance(self.block.skip, torch.nn.Identity):
-            (only,) = maps
-            return resize(only, self.block.resample)
+            return resize(torch.cat(maps, -1), self.block.resample)
         weight = self.block.skip.weight.flatten(1).split([part.shape[-1] for part in maps], 1)
         first, *rest = (F.linear(part, w) for part, w in zip(maps, weight, strict=True))
         return sum(rest, first + self.block.skip.bias)
