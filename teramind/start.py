@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from teramind.dataset import Batch, TrainingWindows
-from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patches
+from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patches, worth_learning
 from teramind.network import Network
 from teramind.network.initial import Readout, has_room, start_as_copy, wake_genes
 from teramind.schedule import TRAINING_STEPS
@@ -25,7 +25,7 @@ def calibration(windows: TrainingWindows) -> Iterator[Batch]:
     for k in range(BATCHES):
         t = (2 * k + 1) * TRAINING_STEPS // (2 * BATCHES)
         batch = windows(FIRST + k)
-        yield batch._replace(t=torch.full_like(batch.t, t))
+        yield batch._replace(t=worth_learning(torch.full_like(batch.t, t)))
 
 
 def image_spread(windows: TrainingWindows, stains: int) -> Tensor:

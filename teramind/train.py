@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from teramind.dataset import Batch, TrainingWindows
-from teramind.diffusion import OUTSIDE, balanced_weight, window_loss
+from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
 from teramind.files import atomic_path
 from teramind.losses import write_losses
 from teramind.network import Network, NetworkSpec, save_network
-from teramind.network.initial import fix_copy, has_room
+from teramind.network.initial import copy_weights, fix_copy, has_room
 from teramind.start import image_spread, set_starting_weights
 
 SKIPPED_IN_A_ROW = 5
@@ -198,8 +198,10 @@ class Trainer:
         self.step += 1
 
     def _loss(self, batch: Batch) -> Tensor:
-        moved = Batch(*(part.to(self.device) for part in batch))
         published = self.settings.loss == "published"
+        if not published:
+            batch = batch._replace(t=worth_learning(batch.t))
+        moved = Batch(*(part.to(self.device) for part in batch))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             return window_loss(
                 self.network,
@@ -262,4 +264,4 @@ def train(
     network = trainer.run()
     write_losses(trainer.losses, loss_table, loss_picture)
     network.spec = dataclasses.replace(spec, training=record, licence=licence)
-    save_network(network, checkpoint, dtype=dtype)
+    save_network(network, checkpoint, dtype=dtype, exact=copy_weights(network))

@@ -85,6 +85,14 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tiny_network, saved
         assert torch.equal(again[key], value.half().float())
 
 
+def test_some_weights_can_be_kept_from_rounding(tiny_network, saved):
+    exact = {"head.weight", "time_in.bias"}
+    save_network(tiny_network, saved, dtype=torch.float16, exact=exact)
+    again = load_network(saved).state_dict()
+    for key, value in tiny_network.state_dict().items():
+        assert torch.equal(again[key], value if key in exact else value.half().float())
+
+
 def test_weights_that_half_precision_cannot_hold_are_not_saved(tiny_network, tmp_path):
     tiny_network.head.weight[0, 0, 0, 0, 0] = 7e4
     with pytest.raises(UserError, match=r"head\.weight holds values that float16 cannot store$"):

@@ -18,6 +18,7 @@ from teramind.diffusion import (
     to_grey,
     to_patches,
     window_loss,
+    worth_learning,
 )
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network
@@ -228,3 +229,12 @@ def predicted(network: Network, window: dict) -> torch.Tensor:
     patches = noisy.unflatten(2, (2, 32)).unflatten(4, (2, 32)).permute(0, 2, 4, 1, 3, 5)
     parts = zip(patches.flatten(1, 2), window["counts"], window["t"].tolist(), strict=True)
     return torch.cat([network.predict_noise(state, counts, t) for state, counts, t in parts])
+
+
+def test_half_of_what_is_learned_is_more_signal_than_noise() -> None:
+    drawn = worth_learning(torch.arange(1000)).numpy()
+    level = np.log((1 - alphas_cumprod()) / alphas_cumprod())[drawn] / 2
+    assert (np.diff(drawn) >= 0).all()
+    assert np.median(level) == pytest.approx(0, abs=0.05)
+    below, above = np.quantile(level, [0.1587, 0.8413])  # one standard deviation
+    assert (below, above) == pytest.approx((-1.7, 1.7), abs=0.15)

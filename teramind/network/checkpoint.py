@@ -11,6 +11,7 @@ import json
 import math
 import pickle
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,26 @@ def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
     return _fill(spec, tensors, file)
 
 
-def save_network(network: Network, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+def save_network(
+    network: Network,
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    exact: Collection[str] = (),
+) -> None:
     """Write weights and `network.spec` as one safetensors file, atomically.
 
     Args:
         network: what to write.
         path: the file to make or replace.
         dtype: how weights are stored; float16 halves the file. Loading gives float32 again.
+        exact: names of weights that are stored as they are.
 
     Raises:
         UserError: when a weight is not finite in `dtype`.
     """
     tensors = {
-        key: value.detach().to("cpu", dtype).contiguous()
+        key: value.detach().to("cpu", value.dtype if key in exact else dtype).contiguous()
         for key, value in network.state_dict().items()
     }
     lost = next((key for key, value in tensors.items() if not value.isfinite().all()), None)
