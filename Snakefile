@@ -12,6 +12,7 @@ include: "workflow/rules/expression.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/generate.smk"
 include: "workflow/rules/volume.smk"
+include: "workflow/rules/attention.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -20,7 +21,14 @@ rule all:
     input:
         RECEIPTS,
         slides,
+        ATTENTION_RESULTS,
         results("report.html"),
+    localrule: True
+
+
+rule attention_all:
+    input:
+        ATTENTION_RESULTS,
     localrule: True
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from teramind.attention.matrices import gene_attention as gene_attention
     from teramind.expression.tiles import import_tiles as import_tiles
     from teramind.network.checkpoint import load_network as load_network
     from teramind.region import generate_region as generate_region
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "gene_attention": "teramind.attention.matrices",
     "generate_region": "teramind.region",
     "import_tiles": "teramind.expression.tiles",
     "load_network": "teramind.network.checkpoint",
 }
 
-__all__ = ["__version__", "generate_region", "import_tiles", "load_network"]
+__all__ = ["__version__", "gene_attention", "generate_region", "import_tiles", "load_network"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 Validation collects all problems and names each key, what it got and what it may be.
 """
 
+from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.learning import Train
 from teramind.config.results import differences, refuse_other_results
@@ -10,6 +11,7 @@ from teramind.config.whole import FROM_TRAINING, Config, flatten, missing_files,
 
 __all__ = [
     "FROM_TRAINING",
+    "Attention",
     "CellExpression",
     "Config",
     "MoleculeExpression",

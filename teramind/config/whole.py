@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Phantom, Reference, Train
@@ -41,6 +42,7 @@ class Config(Section):
     reference: Reference | None = None
     phantom: Phantom | None = None
     train: Train | None = None
+    attention: Attention | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
@@ -127,7 +129,7 @@ class Config(Section):
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results", "generate.threads", "generate.gpus"}
         free |= {"train.threads", "train.gpus", "train.save_minutes"}
-        settings = self.model_dump(mode="json")
+        settings = self.model_dump(mode="json", exclude={"attention"})
         if not self.trains:  # then the images are only compared with
             del settings["reference"], settings["train"]
         return {key: value for key, value in flatten(settings).items() if key not in free}
@@ -171,6 +173,8 @@ def missing_files(config: Config) -> list[str]:
         "expression.synonyms": None if binned else config.expression.synonyms,
         "network.checkpoint": None if config.trains else config.network.checkpoint,
         "reference.images": config.reference.images if config.reference and not made else None,
+        "attention.pathways": config.attention.pathways if config.attention else None,
+        "attention.regions": config.attention.regions if config.attention else None,
     }
     return [
         f"{key}: no such file: {path}"

@@ -29,10 +29,14 @@ class GeneAttention(nn.Module):
         self.mlp_out = nn.Linear(4 * width, width)
         self.reduce = nn.Conv3d(spec.genes, spec.genes, (depth, 3, 3), padding=(0, 1, 1))
 
-    def matrix(self, tokens: Tensor) -> Tensor:
-        """Attention of genes to genes: (n, G, D) -> (n, G, G), rows sum to 1."""
+    def matrix(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Attention of genes to genes: (n, G, D) -> (n, G, G), rows sum to 1.
+
+        With `rows`, indices of some genes, only their rows: (n, len(rows), G).
+        """
         q = self.query_norm(self.query(tokens))
-        return torch.softmax(q @ q.transpose(1, 2) / tokens.shape[-1], dim=-1)
+        asking = q if rows is None else q[:, rows]
+        return torch.softmax(asking @ q.transpose(1, 2) / tokens.shape[-1], dim=-1)
 
     def forward(self, counts: Tensor) -> Tensor:
         """(n, G, S, bins, bins) -> (n, Z, G, bins, bins)."""

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from teramind.config import FROM_TRAINING
 from teramind.files import atomic_path
 from teramind.geometry import Rect
+from teramind.report.attention import read_attention
 from teramind.report.facts import fact_tables, read_json, read_panel_report, verdicts
 from teramind.report.pictures import embed_file
 from teramind.report.runtime import duration, rule_times
@@ -36,6 +37,7 @@ def write_report(
     evaluation: Path | None = None,
     reference: Path | None = None,
     training: Path | None = None,
+    attention: Path | None = None,
 ) -> None:
     """Write one HTML page that needs no other file; the same inputs give the same bytes.
 
@@ -54,6 +56,7 @@ def write_report(
         evaluation: JSON of `evaluate`; its holdout is outlined on the real images.
         reference: real images as `resample_images` writes them.
         training: folder with loss.png.
+        attention: folder with the pathways' pictures and tables.
 
     Raises:
         UserError: when volume, raster or reference are not what they should be.
@@ -74,6 +77,7 @@ def write_report(
         "scores": scores,
         "verdicts": verdicts(scores) if scores else [],
         "loss": _loss(training),
+        "attention": read_attention(attention) if attention else None,
         "panel": read_panel_report(panel_table),
         "times": rule_times(benchmarks) if benchmarks else [],
         "facts": fact_tables(record),

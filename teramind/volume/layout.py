@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import zarr
 from zarr.codecs import ZstdCodec
@@ -37,6 +37,14 @@ class VolumeLayout:
     stains: tuple[str, ...]
     origin_um: tuple[float, float, float]
     attributes: Mapping[str, Any]
+    dtype: str = "uint8"
+    """Of the voxels: uint8 grey levels, or float32 values."""
+    colours: tuple[str, ...] = ()
+    """RRGGBB of each channel; by default those of the stains."""
+    white: float = 255.0
+    """Value that viewers show at full brightness at first."""
+    together: int = 1
+    """Channels in one shard; divides their number."""
 
     @property
     def levels(self) -> int:
@@ -84,11 +92,16 @@ def create_volume(
     stains: Sequence[str],
     origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0),
     attributes: Mapping[str, Any],
+    dtype: Literal["uint8", "float32"] = "uint8",
+    colours: Sequence[str] | None = None,
+    white: float = 255.0,
+    together: int = 1,
 ) -> VolumeLayout:
-    """Create an empty uint8 volume with all its levels and metadata, and return its layout.
+    """Create an empty volume with all its levels and metadata, and return its layout.
 
     `shape` is (c, z, y, x) in pixels, `slab` the slab edge in pixels, `origin_um` (z, y, x).
-    `attributes` (JSON values) go under the key `teramind`, marked synthetic. A volume that is
+    `attributes` (JSON values) go under the key `teramind`, marked synthetic. `stains` names the
+    channels; `dtype`, `colours`, `white` and `together` are as in `VolumeLayout`. A volume that is
     already there with the same layout is left alone; another layout raises UserError, and a
     shape that cannot be one raises ValueError.
     """
@@ -100,8 +113,12 @@ def create_volume(
         stains=tuple(stains),
         origin_um=(float(origin_um[0]), float(origin_um[1]), float(origin_um[2])),
         attributes=json.loads(json.dumps({**attributes, "synthetic": True}, allow_nan=False)),
+        dtype=dtype,
+        colours=tuple(colours or map(stain_colour, stains)),
+        white=float(white),
+        together=together,
     )
-    if min(*shape, slab) < 1 or shape[0] != len(stains):
+    if min(*shape, slab) < 1 or shape[0] != len(stains) or shape[0] % together:
         raise ValueError(f"no volume has shape {shape}, slab {slab} and stains {layout.stains}")
     if Path(path).exists():
         _require_same(path, volume_layout(path), layout)
@@ -122,14 +139,19 @@ def volume_layout(path: str | Path) -> VolumeLayout:
     array = zarr.open_array(path, path="0", mode="r")
     shards = cast(tuple[int, ...], array.shards)
     scale, translation = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    channels = ome["omero"]["channels"]
     return VolumeLayout(
         shape=cast(tuple[int, int, int, int], array.shape),
         slab=shards[-1],
         pixel_size_um=scale["scale"][3],
         section_spacing_um=scale["scale"][1],
-        stains=tuple(channel["label"] for channel in ome["omero"]["channels"]),
+        stains=tuple(channel["label"] for channel in channels),
         origin_um=tuple(translation["translation"][1:]),
         attributes=ours,
+        dtype=str(array.dtype),
+        colours=tuple(channel["color"] for channel in channels),
+        white=channels[0]["window"]["end"],
+        together=shards[0],
     )
 
 
@@ -146,9 +168,9 @@ def _create(path: Path, layout: VolumeLayout) -> None:
         group.create_array(
             str(level),
             shape=(*layout.shape[:2], *layout.plane(level)),
-            shards=(1, 1, shard, shard),
+            shards=(layout.together, 1, shard, shard),
             chunks=(1, 1, chunk, chunk),
-            dtype="uint8",
+            dtype=layout.dtype,
             fill_value=0,
             compressors=ZstdCodec(level=1),
             dimension_names=AXES,
@@ -162,7 +184,8 @@ def _ome(layout: VolumeLayout) -> dict[str, Any]:
         "datasets": [_dataset(layout, level) for level in range(layout.levels)],
         "type": "mean",
     }
-    omero = {"channels": [_channel(stain) for stain in layout.stains]}
+    named = zip(layout.stains, layout.colours, strict=True)
+    omero = {"channels": [_channel(name, colour, layout.white) for name, colour in named]}
     return {"version": "0.5", "multiscales": [multiscale], "omero": omero}
 
 
@@ -180,12 +203,13 @@ def _dataset(layout: VolumeLayout, level: int) -> dict[str, Any]:
     }
 
 
-def _channel(stain: str) -> dict[str, Any]:
+def _channel(name: str, colour: str, white: float) -> dict[str, Any]:
+    end = int(white) if white.is_integer() else white
     return {
-        "label": stain,
-        "color": stain_colour(stain),
+        "label": name,
+        "color": colour,
         "active": True,
-        "window": {"min": 0, "start": 0, "end": 255, "max": 255},
+        "window": {"min": 0, "start": 0, "end": end, "max": end},
     }
 
 

@@ -1,6 +1,7 @@
 """Voxels in and out of a volume, one whole shard at a time.
 
-A shard holds one stain and one section of one slab at one level. Nothing here writes a part of
+A shard holds one section of one slab at one level, of one stain or, in volumes that keep channels
+together, of all. Nothing here writes a part of
 a shard: two writers in one shard lose voxels without an error.
 """
 
@@ -19,7 +20,8 @@ from teramind.files import digest
 from teramind.geometry import Rect
 from teramind.volume.layout import VolumeLayout, volume_layout
 
-Voxels = NDArray[np.uint8]
+Voxels = NDArray[Any]
+"""uint8 grey levels, or float32 values: whatever the volume's type is."""
 Record = dict[str, Any]
 """A shard's "path" relative to the volume, its "bytes" and "blake2b"; 0 and None if absent."""
 
@@ -27,38 +29,38 @@ Record = dict[str, Any]
 def write_slab(path: str | Path, *, voxels: Voxels, z: int, y: int, x: int) -> list[Record]:
     """Write one slab at level 0 and return the records of its shards, stain by stain.
 
-    `voxels` is (c, z, h, w) uint8, every stain of some sections; `z` is the first section, `y`
+    `voxels` is (c, z, h, w), every channel of some sections; `z` is the first section, `y`
     and `x` the slab's first pixel. Shards of background (all zero) are left out. The bytes depend
     on the voxels alone, so a write that was killed can be repeated. ValueError unless the voxels
     are exactly the slab or what the volume's edge leaves of it.
     """
     layout = volume_layout(path)
     _require_whole_slab(layout, voxels, z, y, x)
-    stains, sections = voxels.shape[:2]
+    (stains, sections), step = voxels.shape[:2], layout.together
+    row, column = y // layout.slab, x // layout.slab
     return [
-        _write_shard(path, voxels[c, k], (0, c, z + k, y // layout.slab, x // layout.slab))
-        for c, k in product(range(stains), range(sections))
+        _write_shard(path, voxels[c : c + step, k], (0, c // step, z + k, row, column))
+        for c, k in product(range(0, stains, step), range(sections))
     ]
 
 
 def build_pyramid(path: str | Path, *, z: int) -> list[Record]:
     """Write all levels above 0 of section `z` and return the records of their shards.
 
-    A pixel is the mean of the 2 x 2 pixels below it, or of those the volume's edge leaves,
-    rounded half up. One shard of level 0 is in memory at a time. ValueError where there is no such
-    section.
+    A pixel is the mean of the 2 x 2 pixels below it, or of those the volume's edge leaves; grey
+    levels are rounded half up. One shard of level 0 is in memory at a time. ValueError where
+    there is no such section.
     """
     layout = volume_layout(path)
     layout.require_section(z)
     array = open_level(path, 0)
-    records = []
-    for c, rect in product(range(layout.shape[0]), _slabs(layout)):
-        shard = array[c, z, rect.y : rect.bottom, rect.x : rect.right]
-        plane = np.asarray(shard, np.uint8)
+    records, step = [], layout.together
+    for c, rect in product(range(0, layout.shape[0], step), _slabs(layout)):
+        planes = np.asarray(array[c : c + step, z, rect.y : rect.bottom, rect.x : rect.right])
         for level in range(1, layout.levels):
-            plane = _halve(plane)
-            key = (level, c, z, rect.y // layout.slab, rect.x // layout.slab)
-            records.append(_write_shard(path, plane, key))
+            planes = _halve(planes)
+            key = (level, c // step, z, rect.y // layout.slab, rect.x // layout.slab)
+            records.append(_write_shard(path, planes, key))
     return records
 
 
@@ -77,7 +79,7 @@ def read_volume(
     if not inside or (z is not None and not 0 <= z < sections):
         raise ValueError(f"{rect}, z={z} is not inside {path} level {level}, {array.shape}")
     chosen = slice(None) if z is None else slice(z, z + 1)
-    return np.asarray(array[:, chosen, rect.y : rect.bottom, rect.x : rect.right], np.uint8)
+    return np.asarray(array[:, chosen, rect.y : rect.bottom, rect.x : rect.right])
 
 
 def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -100,7 +102,7 @@ def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x:
     stains, sections, height, width = layout.shape
     edge = min(layout.slab, height - y), min(layout.slab, width - x)
     if (
-        voxels.dtype != np.uint8
+        voxels.dtype != layout.dtype
         or voxels.shape != (stains, voxels.shape[1], *edge)
         or not 0 <= z < z + voxels.shape[1] <= sections
         or min(y, x) < 0
@@ -109,7 +111,7 @@ def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x:
     ):
         raise ValueError(
             f"voxels {voxels.dtype} {voxels.shape} at z={z}, y={y}, x={x} are not one slab of "
-            f"{layout.slab} pixels in uint8 {layout.shape}"
+            f"{layout.slab} pixels in {layout.dtype} {layout.shape}"
         )
 
 
@@ -119,8 +121,8 @@ def _slabs(layout: VolumeLayout) -> Iterator[Rect]:
         yield Rect(y, x, min(layout.slab, height - y), min(layout.slab, width - x))
 
 
-def _write_shard(path: str | Path, plane: Voxels, key: tuple[int, int, int, int, int]) -> Record:
-    """Replace the shard at `key` (level, c, z, slab row, slab column) by `plane` (y, x).
+def _write_shard(path: str | Path, planes: Voxels, key: tuple[int, int, int, int, int]) -> Record:
+    """Replace the shard at `key` (level, shard along c, z, slab row, column) by `planes` (c, y, x).
 
     The old shard goes first, because zarr would read it, damaged or not, to fill up a shard that
     the volume's edge cuts off.
@@ -129,9 +131,10 @@ def _write_shard(path: str | Path, plane: Voxels, key: tuple[int, int, int, int,
     array = open_level(path, level, mode="r+")
     relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
     (Path(path) / relative).unlink(missing_ok=True)
-    *_, height, width = cast(tuple[int, ...], array.shards)
+    step, _, height, width = cast(tuple[int, ...], array.shards)
     y, x = row * height, column * width
-    array[c, z, y : y + plane.shape[0], x : x + plane.shape[1]] = plane
+    rows, cols = slice(y, y + planes.shape[1]), slice(x, x + planes.shape[2])
+    array[c * step : (c + 1) * step, z, rows, cols] = planes
     return _record(path, relative)
 
 
@@ -150,9 +153,11 @@ def _fault(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return f"differs: {found['bytes']} bytes, {wanted['bytes']} recorded, or another digest"
 
 
-def _halve(plane: Voxels) -> Voxels:
+def _halve(planes: Voxels) -> Voxels:
     """Average 2 x 2 pixels; repeating an odd edge makes it the mean of the pixels there are."""
-    height, width = plane.shape
-    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
-    rows = even[0::2].astype(np.uint16) + even[1::2]
-    return ((rows[:, 0::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8)
+    _, height, width = planes.shape
+    even = np.pad(planes, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
+    grey = planes.dtype == np.uint8
+    rows = even[:, 0::2].astype(np.uint16 if grey else np.float64) + even[:, 1::2]
+    four = rows[:, :, 0::2] + rows[:, :, 1::2]
+    return ((four + 2) // 4 if grey else four / 4).astype(planes.dtype)

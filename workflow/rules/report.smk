@@ -43,6 +43,11 @@ rule report:
         evaluation=results("evaluation.json") if settings.reference else [],
         reference=results("reference/images.zarr") if settings.reference else [],
         losses=results("train/loss.png") if settings.trains else [],
+        attention=(
+            [results("attention/summary.json"), *ATTENTION_RESULTS]
+            if settings.attention
+            else []
+        ),
     output:
         results("report.html"),
     log:

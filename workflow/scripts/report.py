@@ -15,6 +15,7 @@ with job(snakemake) as config:
     from teramind.report import write_report
 
     losses = optional("losses")
+    attention = snakemake.input.get("attention")
     write_report(
         Path(snakemake.output[0]),
         title=config.title,
@@ -28,4 +29,5 @@ with job(snakemake) as config:
         evaluation=optional("evaluation"),
         reference=optional("reference"),
         training=losses.parent if losses else None,
+        attention=Path(attention[0]).parent if attention else None,
     )

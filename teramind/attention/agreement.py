@@ -1,0 +1,101 @@
+"""How alike the attention of two brains, or of two networks, is: one number with an interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teramind.errors import UserError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+DRAWS = 1000
+FEWEST_GENES = 5
+
+Floats = NDArray[np.float64]
+
+
+class Agreement(NamedTuple):
+    """Pearson's r with its 95 % interval, and the genes behind it."""
+
+    r: float
+    low: float
+    high: float
+    genes: int
+
+
+def agreement(first: Path, second: Path, *, layer: str | None = None) -> Agreement:
+    """Correlate two genes x genes means beyond what single genes explain.
+
+    Every gene has a level at which others attend to it, which follows its abundance and would by
+    itself make any two brains agree. So log attention is taken less its row's and column's means
+    first; what is left is which gene attends to which. Pairs that share a gene are not independent,
+    so the interval draws genes, not pairs, with replacement.
+
+    Args:
+        first: h5ad of a run.
+        second: h5ad of another; the genes that both have are compared.
+        layer: a section or region that both have; by default the mean over all.
+
+    Raises:
+        UserError: when a file is no such table, or they share too little.
+    """
+    one, other = (_read(path, layer) for path in (first, second))
+    genes = one.obs_names.intersection(other.obs_names)
+    if len(genes) < FEWEST_GENES:
+        raise UserError(
+            f"{first} and {second}: {len(genes)} genes in both; at least {FEWEST_GENES} needed"
+        )
+    a, b = (_matrix(data, layer, genes) for data in (one, other))
+    random = np.random.default_rng(0)
+    drawn = [_alike(a, b, random.integers(0, len(genes), len(genes))) for _ in range(DRAWS)]
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    r = _alike(a, b, np.arange(len(genes)))
+    return Agreement(r, float(low), float(high), len(genes))
+
+
+def _alike(a: Floats, b: Floats, chosen: NDArray[np.int64]) -> float:
+    """Correlation over pairs of different genes among `chosen`, which may repeat."""
+    apart = chosen[:, None] != chosen
+    if not apart.any():
+        return float("nan")
+    box = np.ix_(chosen, chosen)
+    x, y = (_beyond_single_genes(values[box], apart)[apart] for values in (a, b))
+    if min(x.std(), y.std()) <= 1e-6:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _beyond_single_genes(values: Floats, apart: NDArray[np.bool_]) -> Floats:
+    """Less the means of rows and of columns over pairs of different genes, until both are 0."""
+    weights = apart.astype(np.float64)
+    for _ in range(10):
+        for axis in (0, 1):
+            number = np.maximum(weights.sum(axis, keepdims=True), 1)
+            values = values - (values * weights).sum(axis, keepdims=True) / number
+    return values
+
+
+def _read(path: Path, layer: str | None) -> AnnData:
+    import anndata
+
+    try:
+        data = anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a table of attention (.h5ad): {line}") from None
+    if list(data.obs_names) != list(data.var_names):
+        raise UserError(f"{path}: not genes x genes: rows and columns differ")
+    if layer is not None and layer not in data.layers:
+        raise UserError(f"{path}: no layer {layer!r}; it has {', '.join(data.layers) or 'none'}")
+    return data
+
+
+def _matrix(data: AnnData, layer: str | None, genes: object) -> Floats:
+    part = data[genes, genes]
+    matrix = np.asarray(part.X if layer is None else part.layers[layer], np.float64)
+    return np.log(np.maximum(matrix, np.finfo(np.float32).tiny))

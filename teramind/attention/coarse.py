@@ -1,0 +1,43 @@
+"""A section of a pathway's volume as averages over squares of bins, read band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teramind.volume import open_level
+
+BAND = 128
+"""Rows of bins read at a time."""
+
+Floats = NDArray[np.float32]
+
+
+def coarse_bands(volume: Path, z: int, factor: int) -> Iterator[Floats]:
+    """Yield bands (channel, y, x) of section `z`, means of `factor` x `factor` bins.
+
+    What the edge leaves of a square is averaged as it is. Memory: one band.
+    """
+    array = open_level(volume, 0)
+    step = max(BAND // factor, 1) * factor
+    for top in range(0, array.shape[2], step):
+        band = np.asarray(array[:, z, top : top + step], np.float64)
+        for axis in (1, 2):
+            starts = np.arange(0, band.shape[axis], factor)
+            lengths = np.diff(starts, append=band.shape[axis])
+            sums = np.add.reduceat(band, starts, axis)
+            band = sums / np.expand_dims(lengths, [a for a in range(3) if a != axis])
+        yield band.astype(np.float32)
+
+
+def level(values: Floats, genes: int) -> Floats:
+    """What the published figures show of attention: log2(value G + 1), G the network's genes."""
+    return np.log2(values * np.float32(genes) + 1)
+
+
+def meeting(counts: Floats) -> NDArray[np.bool_]:
+    """Where at least two of a pathway's genes (gene, y, x) are: both, for the published pairs."""
+    return np.asarray((counts > 0).sum(0) >= 2)

@@ -1,0 +1,91 @@
+"""Mean attention of genes to genes, per section and per region, from the sums of all slabs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teramind.errors import UserError
+from teramind.files import atomic_path
+
+DEFINITION = (
+    "Row: the gene that asks, column: the gene it attends to; the mean over patches of the "
+    "attention that the network has with all sections of a window. Every row sums to 1. In one "
+    "patch A[i,j] / A[j,i] depends on i and j through one factor each (the matrix before the "
+    "softmax is symmetric); means over patches are not symmetric. A patch counts in a section "
+    "where that section has molecules of the panel in it; the sections that one window draws "
+    "share their matrices and differ in the patches that count."
+)
+
+
+class SlabSums(NamedTuple):
+    """The sums of one slab: matrices (entry, G, G), mapped from the file, and what they are of."""
+
+    matrices: NDArray[np.float32]
+    entries: list[dict[str, Any]]
+    genes: tuple[str, ...]
+
+
+def open_sums(receipts: Sequence[Path], sums: Sequence[Path]) -> list[SlabSums]:
+    """Open the sums of all slabs; nothing is read yet."""
+    opened = []
+    for receipt, path in zip(receipts, sums, strict=True):
+        record = json.loads(receipt.read_text(encoding="utf-8"))
+        matrices = np.load(path, mmap_mode="r")
+        opened.append(SlabSums(matrices, record["entries"], tuple(record["genes"])))
+    return opened
+
+
+def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
+    """Write the means as AnnData, genes x genes.
+
+    X is the mean over all sections; the layers `section_000`... and `region_NAME`... are those of
+    a section or region. `uns["patches"]` says over how many patches, a patch counted once per
+    section. Memory: one matrix in float64 per layer.
+
+    Raises:
+        UserError: when no patch has molecules, or regions were given and none holds such a patch.
+    """
+    import anndata
+    import pandas as pd
+
+    totals: dict[str, tuple[Any, int]] = {}
+    for name, matrix, patches in _entries(slabs):
+        total, number = totals.get(name, (0.0, 0))
+        totals[name] = total + matrix.astype(np.float64), number + patches
+    found = {name: (total, number) for name, (total, number) in totals.items() if number}
+    if "all" not in found:
+        raise UserError("attention: no patch of the region holds molecules of the panel")
+    if any("region" in e for s in slabs for e in s.entries) and not _regions(found):
+        raise UserError("attention.regions: no region holds a patch with molecules")
+    genes = pd.DataFrame(index=pd.Index(slabs[0].genes, name="gene"))
+    means = {name: np.asarray(total / n, np.float32) for name, (total, n) in found.items()}
+    data = anndata.AnnData(
+        means.pop("all"),
+        obs=genes,
+        var=genes.copy(),
+        layers=dict(sorted(means.items())),
+        uns={"patches": {name: n for name, (_, n) in found.items()}, "definition": DEFINITION},
+    )
+    with atomic_path(path) as temporary:
+        data.write_h5ad(temporary, compression="gzip")
+
+
+def _regions(names: Any) -> list[str]:
+    return [name for name in names if name.startswith("region_")]
+
+
+def _entries(slabs: Sequence[SlabSums]) -> Iterator[tuple[str, NDArray[np.float32], int]]:
+    """Yield (layer, sum, patches) of every entry; sections belong to `all`, too."""
+    for slab in slabs:
+        for matrix, entry in zip(slab.matrices, slab.entries, strict=True):
+            if "section" in entry:
+                yield "all", matrix, entry["patches"]
+                yield f"section_{entry['section']:03d}", matrix, entry["patches"]
+            else:
+                yield f"region_{entry['region']}", matrix, entry["patches"]

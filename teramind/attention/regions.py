@@ -1,0 +1,180 @@
+"""Regions of the plane: a label image, or polygons in GeoJSON (as QuPath exports them)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teramind.errors import UserError
+from teramind.geometry import BIN, Rect
+
+OUTSIDE = -1
+"""Label of a place in no region."""
+
+Labels = NDArray[np.int64]
+Places = NDArray[np.int64]
+
+
+class Regions(Protocol):
+    """Something that knows the region of every pixel."""
+
+    def labels(self, section: int, y: Places, x: Places) -> Labels:
+        """Label (len(y), len(x)) of the pixels at rows `y` and columns `x` of the plane."""
+
+    def name(self, label: int) -> str:
+        """Name of a region."""
+
+
+def open_regions(
+    path: str | Path,
+    *,
+    plane: Rect,
+    sections: int,
+    pixel_size_um: float,
+    units: Literal["pixel", "um"],
+) -> Regions:
+    """Open a label image (.tif, .tiff) or polygons (.geojson, .json).
+
+    Args:
+        path: TIFF of unsigned integers, (y, x) or (section, y, x), as large as the plane in pixels
+            or in bins of 16 pixels, 0 where there is no region; or GeoJSON with Polygon and
+            MultiPolygon features.
+        plane: the plane in pixels; pixel (0, 0) of a label image lies at its corner.
+        sections: sections of the plane.
+        pixel_size_um: edge of a pixel.
+        units: of the polygons' coordinates (x, y).
+
+    Raises:
+        UserError: when the file is something else or does not fit the plane.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"regions {path}: no such file")
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return LabelImage.open(path, plane=plane, sections=sections)
+    if path.suffix.lower() in (".geojson", ".json"):
+        return Polygons.open(path, scale=1.0 if units == "pixel" else 1 / pixel_size_um)
+    raise UserError(f"regions {path}: must be a label image (.tif) or polygons (.geojson)")
+
+
+@dataclass(frozen=True)
+class LabelImage:
+    """A label image, read where it is asked for: (section or 1, y, x)."""
+
+    array: Any
+    plane: Rect
+    step: int
+
+    @classmethod
+    def open(cls, path: Path, *, plane: Rect, sections: int) -> LabelImage:
+        """Open and check the size."""
+        import tifffile
+        import zarr
+
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                array: Any = zarr.open_array(tiff.series[0].aszarr(level=0), mode="r")
+        except Exception as error:  # a broken file ends in errors of many kinds
+            raise UserError(f"regions {path}: not a readable TIFF ({error})") from None
+        if array.dtype.kind not in "ui" or array.ndim not in (2, 3):
+            raise UserError(
+                f"regions {path}: {array.dtype} {array.shape}; must be whole numbers, (y, x) or "
+                "(section, y, x)"
+            )
+        sizes = {step: (-(-plane.height // step), -(-plane.width // step)) for step in (1, BIN)}
+        fitting = [step for step, size in sizes.items() if array.shape[-2:] == size]
+        if not fitting or (array.ndim == 3 and array.shape[0] != sections):
+            raise UserError(
+                f"regions {path}: {' x '.join(map(str, array.shape))}; must be {sizes[1][0]} x "
+                f"{sizes[1][1]} (pixels of the plane) or {sizes[BIN][0]} x {sizes[BIN][1]} (bins), "
+                f"for all sections or for each of {sections}"
+            )
+        return cls(array, plane, fitting[0])
+
+    def labels(self, section: int, y: Places, x: Places) -> Labels:
+        """See `Regions`; 0 in the image is no region."""
+        rows, cols = ((v - edge) // self.step for v, edge in zip((y, x), self.plane, strict=False))
+        height, width = self.array.shape[-2:]
+        there = np.ix_((rows >= 0) & (rows < height), (cols >= 0) & (cols < width))
+        found = np.full((len(y), len(x)), OUTSIDE, np.int64)
+        rows, cols = rows[there[0].ravel()], cols[there[1].ravel()]
+        if len(rows) and len(cols):
+            box = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
+            part = np.asarray(self.array[(section, *box) if self.array.ndim == 3 else box])
+            values = part[np.ix_(rows - rows[0], cols - cols[0])].astype(np.int64)
+            found[there] = np.where(values > 0, values, OUTSIDE)
+        return found
+
+    def name(self, label: int) -> str:
+        """The label itself."""
+        return str(label)
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Named shapes: rings in pixels (n, [x, y]), and the section they hold for, None for all."""
+
+    shapes: tuple[tuple[str, int | None, tuple[NDArray[np.float64], ...]], ...]
+
+    @classmethod
+    def open(cls, path: Path, *, scale: float) -> Polygons:
+        """Read the file; coordinates times `scale` are pixels."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            shapes = tuple(_shapes(content, scale))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"regions {path}: not GeoJSON with polygons ({error})") from None
+        if not shapes:
+            raise UserError(f"regions {path}: holds no Polygon or MultiPolygon")
+        return cls(shapes)
+
+    def labels(self, section: int, y: Places, x: Places) -> Labels:
+        """See `Regions`; where shapes overlap the first one counts, and holes are outside."""
+        from matplotlib.path import Path as Ring
+
+        points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2) + 0.5
+        found = np.full(len(points), OUTSIDE, np.int64)
+        for name, only, rings in self.shapes:
+            if only is None or only == section:
+                crossed = sum(Ring(ring).contains_points(points).astype(int) for ring in rings)
+                found[(found == OUTSIDE) & (crossed % 2 == 1)] = self._names.index(name)
+        return found.reshape(len(y), len(x))
+
+    @property
+    def _names(self) -> list[str]:
+        """Names of all shapes, each once; shapes of one name are one region."""
+        return list(dict.fromkeys(name for name, _, _ in self.shapes))
+
+    def name(self, label: int) -> str:
+        """The feature's name."""
+        return self._names[label]
+
+
+def _shapes(
+    content: dict[str, Any], scale: float
+) -> Iterator[tuple[str, int | None, tuple[NDArray[np.float64], ...]]]:
+    """Yield name, section and rings of every polygon feature."""
+    features = content["features"] if content["type"] == "FeatureCollection" else [content]
+    for number, feature in enumerate(features, 1):
+        kind, coordinates = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+        if kind in ("Polygon", "MultiPolygon"):
+            about = feature.get("properties") or {}
+            name = about.get("name") or (about.get("classification") or {}).get("name")
+            name = str(name or f"region {number}").replace("/", "_")  # HDF5 splits names at it
+            section = about.get("section")
+            polygons = [coordinates] if kind == "Polygon" else coordinates
+            rings = tuple(_ring(ring, scale) for polygon in polygons for ring in polygon)
+            yield name, None if section is None else int(section), rings
+
+
+def _ring(points: Any, scale: float) -> NDArray[np.float64]:
+    ring = np.array([point[:2] for point in points], np.float64) * scale
+    if ring.ndim != 2 or len(ring) < 4 or not np.isfinite(ring).all():
+        raise ValueError("a ring needs at least four finite points")
+    return ring

@@ -1,0 +1,123 @@
+"""One slab's attention: pathway maps into their volumes, sums of matrices into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teramind.attention.maps import PathwayMaps
+from teramind.attention.matrices import BATCH, first_image, kept_sections, matrices
+from teramind.attention.sums import MatrixSums, PatchUnits
+from teramind.attention.volumes import pathways_of, regions_of, volume_path
+from teramind.config import Config
+from teramind.expression.raster import Raster
+from teramind.files import atomic_path
+from teramind.generate import Generator
+from teramind.geometry import BIN, Rect, Slab
+from teramind.slab import log_progress, make_generator
+from teramind.volume import write_slab
+
+
+@torch.inference_mode()
+def attention_slab(
+    config: Config,
+    slab: Slab,
+    *,
+    checkpoint: Path,
+    raster: Path,
+    folder: Path,
+    sums: Path,
+) -> dict[str, Any]:
+    """Compute a slab's attention, row of patches by row.
+
+    Memory: the weights; 4 (channels x Z x bins) bytes of the slab's pathway maps; and 4 to 8
+    matrices of G x G in float32 for `BATCH` patches. Sums stay in their file.
+
+    Args:
+        config: with a section `attention`.
+        slab: which.
+        checkpoint: the network.
+        raster: the expression.
+        folder: holds the pathways' volumes, which exist.
+        sums: .npy file to write, see `sums`.
+
+    Returns:
+        The receipt: slab, genes, what each entry of `sums` is, shards of each pathway.
+    """
+    assert config.attention is not None
+    generator = make_generator(config, checkpoint=checkpoint, raster=raster)
+    spec, layout = generator.network.spec, generator.layout
+    rect = layout.core(slab, layout.phases - 1)
+    last = layout.windows.first + layout.windows.generated
+    sections = [z for z in layout.windows.images(slab.window) if z < last]
+    genes = Raster.open(raster).panel[: spec.genes]
+    pathways = pathways_of(config, config.attention, genes)
+    asking = torch.tensor(sorted({i for _, places in pathways for i in places}))
+    rows, cols = rect.height // layout.patch + 1, rect.width // layout.patch + 1
+    maps = [PathwayMaps(spec, places, rows, cols, asking) for _, places in pathways]
+    regions = regions_of(config, config.attention)
+    with atomic_path(sums) as temporary:
+        tally = MatrixSums(temporary, PatchUnits(layout, rect, sections, regions), spec.genes)
+        progress = log_progress(rows * cols)
+        for row, counts in enumerate(patch_rows(generator, slab, rect)):
+            _add_row(generator, row, counts, asking, maps, tally)
+            progress(cols)
+        entries = tally.finish(sections, regions)
+    shards = {
+        pathway.name: write_slab(
+            volume_path(folder, pathway.name),
+            voxels=np.ascontiguousarray(of_pathway.inner()[:, : len(sections)]),
+            z=sections[0] - layout.windows.first,
+            y=(rect.y - layout.region.y) // BIN,
+            x=(rect.x - layout.region.x) // BIN,
+        )
+        for (pathway, _), of_pathway in zip(pathways, maps, strict=True)
+    }
+    return {"slab": str(slab), "genes": list(genes), "entries": entries, "shards": shards}
+
+
+def patch_rows(generator: Generator, slab: Slab, rect: Rect) -> Iterator[Tensor]:
+    """Counts (n, G, S, bins, bins) of the aligned patches over `rect`, row by row.
+
+    Aligned patches stand half a patch up and left, so there is one row and one column more.
+    """
+    spec, p = generator.network.spec, generator.layout.patch
+    sections = generator.layout.windows.expression(slab.window)
+    for y in range(rect.y, rect.bottom + 1, p):
+        band = Rect(y - spec.half, rect.x - spec.half, p, rect.width + p)
+        counts = generator.expression.counts(sections=sections, rect=band)[..., : spec.genes]
+        plane = torch.from_numpy(counts.astype(np.float32)).unflatten(1, (-1, spec.bins))
+        yield plane.permute(1, 4, 3, 0, 2)
+
+
+def _add_row(
+    generator: Generator,
+    row: int,
+    counts: Tensor,
+    asking: Tensor,
+    maps: list[PathwayMaps],
+    tally: MatrixSums,
+) -> None:
+    """Add one row of patches to the maps and the sums; patches without molecules are left out."""
+    spec, attention = generator.network.spec, generator.network.genes.attention
+    device = generator.network.stem.weight.device
+    first = first_image(spec)
+    *pairs, _ = kept_sections(spec)
+    _, height, width = tally.units.place.shape
+    for cols in torch.nonzero(counts.flatten(1).any(1)).flatten().split(BATCH):
+        some = counts[cols]
+        whole = attention.matrix(some.to(device).flatten(2)).cpu()
+        of_pairs = matrices(attention, some.to(device), pairs, asking.to(device))
+        chosen = [*(m.cpu() for m in of_pairs), whole[:, asking]]
+        for of_pathway in maps:
+            of_pathway.add(row, cols, some, chosen)
+        if row < height:
+            own = cols < width
+            drawn = some[own, :, first : first + spec.images]
+            tissue = drawn.transpose(1, 2).flatten(2).any(2)
+            tally.add(row, cols[own].numpy(), tissue, whole[own])

@@ -1,0 +1,107 @@
+"""The pathways' volumes: OME-Zarr at bin resolution, float32, one channel per kind and gene."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from teramind.attention.pathways import Pathway, channel_names, map_kinds, on_panel, read_pathways
+from teramind.attention.regions import Regions, open_regions
+from teramind.config import Attention, Config
+from teramind.errors import UserError
+from teramind.expression.panel import read_synonyms
+from teramind.expression.raster import Raster
+from teramind.geometry import BIN
+from teramind.volume import create_volume
+
+WHITE = 4.0
+"""Value that viewers show at full brightness at first."""
+
+
+def volume_path(folder: Path, pathway: str) -> Path:
+    """Where a pathway's volume lies."""
+    return folder / f"{pathway}.zarr"
+
+
+def pathways_of(
+    config: Config, settings: Attention, panel: Sequence[str]
+) -> list[tuple[Pathway, list[int]]]:
+    """Pathways of a configuration with their genes' names and places on the panel."""
+    names = config.expression.synonyms
+    return on_panel(
+        read_pathways(settings.pathways), panel, read_synonyms(names) if names else None
+    )
+
+
+def regions_of(config: Config, settings: Attention) -> Regions | None:
+    """Open the regions that a configuration names, if any."""
+    if settings.regions is None:
+        return None
+    plane = config.plane
+    return open_regions(
+        settings.regions,
+        plane=plane.rect,
+        sections=plane.sections,
+        pixel_size_um=plane.pixel_size_um,
+        units=settings.units,
+    )
+
+
+def create_pathway_volumes(config: Config, folder: Path, *, raster: Path) -> dict[str, Any]:
+    """Create the empty volumes, axes c, z, y, x, each shard all channels of a section and slab.
+
+    What lies there of other pathways or settings is removed: nothing in it can be used again.
+    Its place in micrometres is that of the image volume: a bin is 16 x 16 of its pixels.
+
+    Returns:
+        Genes of each pathway, by the panel's names.
+
+    Raises:
+        UserError: when pathways are malformed, their genes not on the raster's panel, or the
+            regions do not fit the plane.
+    """
+    assert config.attention is not None
+    layout, plane = config.layout(), config.plane
+    region, windows = layout.region, layout.windows
+    centre = (BIN - 1) / 2
+    found = pathways_of(config, config.attention, Raster.open(raster).panel)
+    regions_of(config, config.attention)  # a file that does not fit is told before any slab
+    for pathway, _ in found:
+        names = channel_names(pathway, windows.sections)
+        settings: dict[str, Any] = {
+            "shape": (
+                len(names),
+                windows.generated,
+                region.height // BIN,
+                region.width // BIN,
+            ),
+            "slab": layout.slab // BIN,
+            "pixel_size_um": plane.pixel_size_um * BIN,
+            "section_spacing_um": plane.section_spacing_um,
+            "stains": names,
+            "origin_um": (
+                windows.first * plane.section_spacing_um,
+                (region.y + centre) * plane.pixel_size_um,
+                (region.x + centre) * plane.pixel_size_um,
+            ),
+            "attributes": {
+                "pathway": pathway.name,
+                "genes": list(pathway.genes),
+                "kinds": list(map_kinds(windows.sections)),
+                "first_section": windows.first,
+                "settings": config.identity(),
+            },
+            "dtype": "float32",
+            "colours": pathway.colours * len(map_kinds(windows.sections)),
+            "white": WHITE,
+            "together": len(names),
+        }
+        path = volume_path(folder, pathway.name)
+        try:
+            create_volume(path, **settings)
+        except UserError:
+            shutil.rmtree(path)
+            create_volume(path, **settings)
+    return {pathway.name: list(pathway.genes) for pathway, _ in found}

@@ -1,0 +1,21 @@
+"""Configuration of the gene-gene attention maps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from teramind.config.values import Count, Section
+
+
+class Attention(Section):
+    """Which genes attend to which, where: maps per pathway, means per section and region."""
+
+    pathways: str = Field(min_length=1, description="GMT file: name, description, 2 to 16 genes")
+    regions: str | None = Field(
+        None, description="label image (.tif) of the plane, or polygons (.geojson)"
+    )
+    units: Literal["pixel", "um"] = Field("pixel", description="of the polygons' x and y")
+    permutations: Count = Field(999, description="of region labels, for the table of pairs")
+    threads: Count = Field(1, description="CPU threads of one slab job")

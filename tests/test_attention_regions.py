@@ -1,0 +1,135 @@
+"""Regions are read where they are asked for, and their sums are those of their patches."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teramind.attention.regions import OUTSIDE, LabelImage, Polygons, open_regions
+from teramind.attention.sums import MOST_PARTS, part_edge
+from teramind.errors import UserError
+from teramind.geometry import Rect
+
+PLANE = Rect(0, 0, 96, 160)
+
+
+def opened(path, **changes):
+    return open_regions(
+        path, **{"plane": PLANE, "sections": 2, "pixel_size_um": 0.5, "units": "pixel"} | changes
+    )
+
+
+def square(y, x, edge):
+    return [[x, y], [x + edge, y], [x + edge, y + edge], [x, y + edge], [x, y]]
+
+
+def write_geojson(path, *features):
+    made = [
+        {
+            "type": "Feature",
+            "properties": properties,
+            "geometry": {"type": kind, "coordinates": coordinates},
+        }
+        for kind, coordinates, properties in features
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": made}))
+    return path
+
+
+@given(
+    step=st.sampled_from([1, 16]),
+    sections=st.booleans(),
+    y=st.lists(st.integers(-40, 140), min_size=1, max_size=6).map(sorted),
+    x=st.lists(st.integers(-40, 200), min_size=1, max_size=6).map(sorted),
+    corner=st.tuples(st.integers(-64, 64), st.integers(-64, 64)),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_label_image_is_read_at_any_places(tmp_path_factory, step, sections, y, x, corner):
+    rng = np.random.default_rng(step)
+    shape = (PLANE.height // step, PLANE.width // step)
+    image = rng.integers(0, 4, (2, *shape) if sections else shape).astype(np.uint16)
+    file = tmp_path_factory.mktemp("labels") / "r.tif"
+    tifffile.imwrite(file, image, photometric="minisblack")
+    plane = Rect(*corner, PLANE.height, PLANE.width)
+    found = opened(file, plane=plane).labels(1, np.array(y), np.array(x))
+    of_section = image[1] if sections else image
+    for i, j in np.ndindex(found.shape):
+        row, col = y[i] - corner[0], x[j] - corner[1]
+        inside = 0 <= row < PLANE.height and 0 <= col < PLANE.width
+        label = of_section[row // step, col // step] if inside else 0
+        assert found[i, j] == (label or OUTSIDE)
+
+
+def test_polygons_have_names_holes_and_sections(tmp_path):
+    file = write_geojson(
+        tmp_path / "r.geojson",
+        ("Polygon", [square(0, 0, 64), square(16, 16, 32)], {"name": "ring"}),
+        ("MultiPolygon", [[square(0, 100, 20)], [square(60, 100, 20)]], {"section": 1}),
+        ("Polygon", [square(0, 0, 96)], {"classification": {"name": "a/b"}}),
+        ("Point", [1, 2], {}),
+    )
+    regions = opened(file)
+    names = np.array(["ring", "region 2", "a_b"])
+    labels = regions.labels(1, np.array([8, 30, 70]), np.array([8, 30, 110]))
+    assert [regions.name(label) for label in range(3)] == names.tolist()
+    assert labels.tolist() == [[0, 0, 1], [0, 2, OUTSIDE], [2, 2, 1]]
+    assert regions.labels(0, np.array([8]), np.array([110])).tolist() == [[OUTSIDE]]
+
+
+def test_polygons_in_micrometres_are_scaled(tmp_path):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))
+    places = np.array([9, 19, 21])
+    assert (opened(file).labels(0, places, places).diagonal() >= 0).tolist() == [True, False, False]
+    found = opened(file, units="um").labels(0, places, places).diagonal()
+    assert (found >= 0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.tif", b"II*\0", "not a readable TIFF"),
+        ("r.tif", b"hello", "not a readable TIFF"),
+        ("r.geojson", b"{", "not GeoJSON with polygons"),
+        ("r.geojson", b'{"type": "FeatureCollection", "features": []}', "no Polygon"),
+        ("r.geojson", b'{"type": "Feature", "geometry": null}', "not GeoJSON"),
+        (
+            "r.json",
+            b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[0,0],[1,1]]]}}',
+            "at least four finite points",
+        ),
+        ("r.png", b"x", "must be a label image"),
+    ],
+)
+def test_a_faulty_file_is_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as hit:
+        opened(tmp_path / name)
+    assert "\n" not in str(hit.value)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((96, 161), np.uint8), np.zeros((3, 96, 160), np.uint8), np.zeros((96, 160), "f4")],
+    ids=["size", "sections", "type"],
+)
+def test_a_label_image_that_does_not_fit_says_what_would(tmp_path, image):
+    tifffile.imwrite(tmp_path / "r.tif", image, photometric="minisblack")
+    with pytest.raises(UserError, match="must be"):
+        opened(tmp_path / "r.tif")
+
+
+def test_each_kind_has_its_reader(tmp_path):
+    tifffile.imwrite(tmp_path / "r.tif", np.zeros((6, 10), np.uint8))
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))
+    assert isinstance(opened(tmp_path / "r.tif"), LabelImage)
+    assert isinstance(opened(file), Polygons)
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000))
+def test_there_are_few_parts_however_large_the_plane(height, width):
+    edge = part_edge(Rect(0, 0, 32 * height, 32 * width), 32)
+    assert -(-height // edge) * -(-width // edge) <= MOST_PARTS
+    assert edge == 2 or -(-height // (edge // 2)) * -(-width // (edge // 2)) > MOST_PARTS

@@ -1,0 +1,157 @@
+"""Tables of attention: permutations find what differs and nothing else; agreement is honest."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from teramind.__main__ import main
+from teramind.attention.agreement import agreement
+from teramind.attention.means import SlabSums, open_sums, write_means
+from teramind.attention.pairs import COLUMNS, compare, join_units, pairs_table
+from teramind.errors import UserError
+
+GENES = tuple(f"g{i}" for i in range(6))
+
+
+def soft(logits):
+    e = np.exp(logits)
+    return e / e.sum(-1, keepdims=True)
+
+
+def slabs_of(shift, *, parts=40, seed=0):
+    """Two slabs of units in two regions; in `b` gene 1 attends to gene 2 with `shift` more."""
+    rng = np.random.default_rng(seed)
+    matrices, entries = [], []
+    for part in range(parts):
+        region = "ab"[part % 2]
+        logits = rng.normal(0, 0.1, (6, 6))
+        logits[1, 2] += shift * (region == "b")
+        patches = int(rng.integers(1, 5))
+        matrices.append(soft(logits) * patches)
+        entries.append({"part": [part // 8, part % 8], "region": region, "patches": patches})
+    half = parts // 2
+    matrices = np.array(matrices, np.float32)
+    return [
+        SlabSums(matrices[:half], entries[:half], GENES),
+        SlabSums(matrices[half:], entries[half:], GENES),
+    ]
+
+
+def test_the_pair_that_differs_is_found_and_the_others_are_not():
+    slabs = slabs_of(1.0)
+    table = pairs_table(slabs, join_units(slabs), 499)
+    first = table[table.region == "b"].iloc[0]
+    assert (first.gene, first.attends_to) == ("g1", "g2")
+    assert first.p == 1 / 500
+    assert first.z > 4
+    assert first.log2_ratio > 0.5
+    significant = table[table.q < 0.05]
+    assert set(significant.gene) == {"g1"}
+
+
+def test_without_a_difference_p_values_are_those_of_chance():
+    p = np.concatenate(
+        [
+            compare(slabs, join_units(slabs), 99).p[0][~np.eye(6, dtype=bool)]
+            for slabs in (slabs_of(0.0, seed=seed) for seed in range(12))
+        ]
+    )
+    assert 0.4 < p.mean() < 0.6
+    assert (p <= 0.05).mean() < 0.1
+
+
+def test_rows_at_a_time_and_permutations_at_a_time_do_not_show(monkeypatch):
+    slabs = slabs_of(0.5)
+    whole = compare(slabs, join_units(slabs), 50)
+    monkeypatch.setattr("teramind.attention.pairs._VALUES", 300)
+    for a, b in zip(whole, compare(slabs, join_units(slabs), 50), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+def test_parts_that_two_slabs_share_are_joined():
+    slabs = slabs_of(0.0)
+    slabs[1].entries[0]["part"] = slabs[0].entries[0]["part"]
+    units = join_units(slabs)
+    assert len(units.labels) == 39
+    assert units.patches.sum() == sum(e["patches"] for s in slabs for e in s.entries)
+    assert ((0, 0), (1, 0)) in units.places
+
+
+def test_one_region_alone_has_no_pairs():
+    slabs = slabs_of(0.0)
+    for slab in slabs:
+        for entry in slab.entries:
+            entry["region"] = "a"
+    table = pairs_table(slabs, join_units(slabs), 9)
+    assert list(table.columns) == list(COLUMNS)
+    assert table.empty
+
+
+def test_a_plane_without_molecules_is_refused(tmp_path):
+    np.save(tmp_path / "s.npy", np.zeros((1, 6, 6), np.float32))
+    record = {"genes": GENES, "entries": [{"section": 0, "patches": 0}]}
+    (tmp_path / "s.json").write_text(json.dumps(record))
+    slabs = open_sums([tmp_path / "s.json"], [tmp_path / "s.npy"])
+    with pytest.raises(UserError, match="no patch of the region holds molecules"):
+        write_means(slabs, tmp_path / "genes.h5ad")
+    assert not (tmp_path / "genes.h5ad").exists()
+
+
+def write_table(path, matrix, names):
+    index = pd.DataFrame(index=pd.Index(names))
+    anndata.AnnData(matrix.astype(np.float32), obs=index, var=index.copy()).write_h5ad(path)
+    return path
+
+
+def brains(tmp_path, alike, genes=40):
+    """Two brains whose genes' levels agree, and whose pairs agree as much as `alike`."""
+    rng = np.random.default_rng(3)
+    levels, shared = rng.normal(0, 1, genes), rng.normal(0, 0.3, (genes, genes))
+    names = [f"g{i}" for i in range(genes)]
+    paths = []
+    for k in range(2):
+        own = rng.normal(0, 0.3, (genes, genes))
+        matrix = soft(levels + alike * shared + (1 - alike) * own)
+        order = rng.permutation(genes)[: genes - k]
+        table = matrix[np.ix_(order, order)]
+        paths.append(write_table(tmp_path / f"{k}.h5ad", table, [names[i] for i in order]))
+    return paths
+
+
+def test_agreement_is_one_with_itself_and_none_between_strangers(tmp_path):
+    first, second = brains(tmp_path, alike=0.0)
+    assert agreement(first, first).r == pytest.approx(1)
+    stranger = agreement(first, second)
+    assert abs(stranger.r) < 0.15
+    assert stranger.low < 0 < stranger.high
+    assert stranger.genes == 39
+
+
+def test_agreement_grows_with_what_is_shared(tmp_path):
+    found = agreement(*brains(tmp_path, alike=0.6))
+    assert 0.5 < found.low < found.r < found.high < 1
+
+
+def test_the_command_prints_one_line(tmp_path, capsys):
+    first, second = brains(tmp_path, alike=0.6)
+    assert main(["agreement", str(first), str(second)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == ["r", "low", "high", "genes"]
+
+
+def test_tables_that_cannot_be_compared_are_one_line(tmp_path, capsys):
+    first, second = brains(tmp_path, alike=0.6)
+    (tmp_path / "text.h5ad").write_text("x")
+    others = write_table(tmp_path / "o.h5ad", np.eye(6), [f"h{i}" for i in range(6)])
+    for words, message in (
+        ([first, tmp_path / "text.h5ad"], "text.h5ad: not a table of attention"),
+        ([first, others], "0 genes in both; at least 5 needed"),
+        ([first, second, "--layer", "section_000"], "no layer 'section_000'; it has none"),
+    ):
+        assert main(["agreement", *map(str, words)]) == 1
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1

@@ -1,0 +1,22 @@
+"""Adapter of the rule `attention_joint`."""
+
+import json
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake):
+    from teramind.attention.joint import read_joint
+    from teramind.attention.joint_picture import draw_joint
+    from teramind.attention.volumes import volume_path
+    from teramind.files import write_json
+
+    genes = len(json.loads(Path(snakemake.input.receipts[0]).read_text())["genes"])
+    summary = {"network_genes": genes, "pathways": {}}
+    pictures = snakemake.output.get("pictures", [])
+    for name, picture in zip(snakemake.params.pathways, pictures, strict=True):
+        joint = read_joint(volume_path(Path(snakemake.params.folder), name), genes)
+        found = joint.regressions()
+        draw_joint(joint, found, Path(picture), title=name)
+        summary["pathways"][name] = {"limits": joint.limits(), "regressions": found}
+    write_json(snakemake.output.summary, summary)

@@ -1,0 +1,17 @@
+"""Adapter of the rule `attention_pyramid`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.attention.volumes import volume_path
+    from teramind.files import write_json
+    from teramind.volume import build_pyramid
+
+    folder, section = Path(snakemake.params.folder), int(snakemake.wildcards.section)
+    z = section - config.windows.first
+    shards = {
+        name: build_pyramid(volume_path(folder, name), z=z) for name in snakemake.params.pathways
+    }
+    write_json(snakemake.output[0], {"section": section, "shards": shards})

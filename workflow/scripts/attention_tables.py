@@ -1,0 +1,16 @@
+"""Adapter of the rule `attention_tables`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake):
+    from teramind.attention.means import open_sums, write_means
+    from teramind.attention.pairs import write_pairs
+
+    receipts, sums = ([Path(p) for p in snakemake.input[name]] for name in ("receipts", "sums"))
+    slabs = open_sums(receipts, sums)
+    means, *pairs = snakemake.output
+    write_means(slabs, Path(means))
+    for path in pairs:
+        write_pairs(slabs, Path(path), permutations=snakemake.params.permutations)
