@@ -56,6 +56,8 @@ def test_a_section_comes_out_and_the_report_says_what_survived(project):
         obsm={"spatial": rng.uniform(2, [18, 12], (40, 2))},
     )
     cells.write_h5ad(project.folder / "data/human.h5ad")
+    project.values["expression"] |= {"radius_um": 1}
+    (project.folder / "config.yaml").write_text(yaml.safe_dump(project.values))
     project.run()
     voxels = read_volume(project.results / "volume/volume.zarr")
     assert voxels.shape == (2, 1, 128, 192)
