@@ -19,7 +19,7 @@ from teramind.expression.raster import Raster
 from teramind.files import digest
 from teramind.generate import Generator, Progress
 from teramind.geometry import Slab
-from teramind.network import load_network
+from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
@@ -37,13 +37,12 @@ def state_identity(slab: Slab, phase: int, run: str) -> dict[str, str]:
     return {"slab": str(slab), "phase": str(phase), "run": run}
 
 
-def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generator:
+def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Network, Raster]:
     """Load the network and open the raster for a configuration.
 
     Raises:
         UserError: when checkpoint, raster and configuration do not fit each other.
     """
-    run, device = config.generate, device_for(config)
     network = load_network(checkpoint)
     spec, asked = network.spec, config.network
     for key, found, wanted in (
@@ -60,7 +59,19 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
         )
     expression = Raster.open(raster)
     check_panel(spec, expression.panel, str(raster))
-    noise = make_noise(run.noise, seed=run.seed, spec=spec, windows=config.windows)
+    return network, expression
+
+
+def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generator:
+    """What generates a configuration's slabs.
+
+    Raises:
+        UserError: when checkpoint, raster and configuration do not fit each other, or the machine
+            the precision asked for.
+    """
+    run, device = config.generate, device_for(config)
+    network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
+    noise = make_noise(run.noise, seed=run.seed, spec=network.spec, windows=config.windows)
     return Generator(
         network=for_inference(network.to(device, getattr(torch, run.precision))),
         expression=expression,

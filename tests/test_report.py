@@ -166,7 +166,28 @@ def extras(folder, run):
         "evaluation": folder / "evaluation.json",
         "reference": folder / "real.zarr",
         "training": folder / "train",
+        "attention": write_attention(folder / "attention"),
     }
+
+
+def write_attention(folder):
+    """Five sections of one pathway, and seven pairs of each of two regions."""
+    pictures = folder / "pictures" / "GLUT"
+    pictures.mkdir(parents=True)
+    for k, name in enumerate(["joint", *(f"section_{z:03d}" for z in range(5))]):
+        (pictures / f"{name}.png").write_bytes(
+            imagecodecs.png_encode(np.full((4, 6), 10 * k, np.uint8))
+        )
+    summary = {"pathways": {"GLUT": {"regressions": {}}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = [
+        f"{region}\tg{k}\tg0\t0.1\t0.1\t{k}\t-1.5\t0.001\t0.01"
+        for region in (EVIL, "CA1")
+        for k in range(7)
+    ]
+    head = "region\tgene\tattends_to\tattention\telsewhere\tlog2_ratio\tz\tp\tq"
+    (folder / "pairs.tsv").write_text("\n".join([head, *rows, ""]))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +328,13 @@ def test_the_verdict_follows_the_numbers(tmp_path):
     assert f"DAPI {more} than molecule density does: mean r 0.750 against 0.500" in text
     assert f"PolyT {less} than molecule density does: mean r 0.250 against 0.500" in text
     assert "better in 2 of 2 sections" in text and "better in 0 of 2 sections" in text
+
+
+def test_attention_shows_three_sections_the_joint_plot_and_the_first_pairs(full):
+    shown = {alt: image for alt, image in full.images().items() if "GLUT" in alt}
+    assert [int(image.flat[0]) for image in shown.values()] == [10, 30, 50, 0]
+    assert "CA1 g4 g0 4.000 -1.5 0.001 0.01" in full.text
+    assert "CA1 g5" not in full.text
 
 
 def test_a_missing_part_leaves_no_trace(plain, full):

@@ -17,9 +17,10 @@ from teramind.attention.volumes import pathways_of, regions_of, volume_path
 from teramind.config import Config
 from teramind.expression.raster import Raster
 from teramind.files import atomic_path
-from teramind.generate import Generator
 from teramind.geometry import BIN, Rect, Slab
-from teramind.slab import log_progress, make_generator
+from teramind.network import NetworkSpec
+from teramind.network.genes import GeneAttention
+from teramind.slab import log_progress, open_inputs
 from teramind.volume import write_slab
 
 
@@ -50,12 +51,13 @@ def attention_slab(
         The receipt: slab, genes, what each entry of `sums` is, shards of each pathway.
     """
     assert config.attention is not None
-    generator = make_generator(config, checkpoint=checkpoint, raster=raster)
-    spec, layout = generator.network.spec, generator.layout
+    network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
+    spec, attention, layout = network.spec, network.genes.attention, config.layout()
+    del network  # all other weights
     rect = layout.core(slab, layout.phases - 1)
     last = layout.windows.first + layout.windows.generated
     sections = [z for z in layout.windows.images(slab.window) if z < last]
-    genes = Raster.open(raster).panel[: spec.genes]
+    genes = expression.panel[: spec.genes]
     pathways = pathways_of(config, config.attention, genes)
     asking = torch.tensor(sorted({i for _, places in pathways for i in places}))
     rows, cols = rect.height // layout.patch + 1, rect.width // layout.patch + 1
@@ -64,8 +66,9 @@ def attention_slab(
     with atomic_path(sums) as temporary:
         tally = MatrixSums(temporary, PatchUnits(layout, rect, sections, regions), spec.genes)
         progress = log_progress(rows * cols)
-        for row, counts in enumerate(patch_rows(generator, slab, rect)):
-            _add_row(generator, row, counts, asking, maps, tally)
+        window = layout.windows.expression(slab.window)
+        for row, counts in enumerate(patch_rows(expression, spec, window, rect)):
+            _add_row(attention, row, counts, asking, maps, tally)
             progress(cols)
         entries = tally.finish(sections, regions)
     shards = {
@@ -81,22 +84,23 @@ def attention_slab(
     return {"slab": str(slab), "genes": list(genes), "entries": entries, "shards": shards}
 
 
-def patch_rows(generator: Generator, slab: Slab, rect: Rect) -> Iterator[Tensor]:
+def patch_rows(
+    expression: Raster, spec: NetworkSpec, sections: range, rect: Rect
+) -> Iterator[Tensor]:
     """Counts (n, G, S, bins, bins) of the aligned patches over `rect`, row by row.
 
     Aligned patches stand half a patch up and left, so there is one row and one column more.
     """
-    spec, p = generator.network.spec, generator.layout.patch
-    sections = generator.layout.windows.expression(slab.window)
+    p, half = spec.patch, spec.half
     for y in range(rect.y, rect.bottom + 1, p):
-        band = Rect(y - spec.half, rect.x - spec.half, p, rect.width + p)
-        counts = generator.expression.counts(sections=sections, rect=band)[..., : spec.genes]
+        band = Rect(y - half, rect.x - half, p, rect.width + p)
+        counts = expression.counts(sections=sections, rect=band)[..., : spec.genes]
         plane = torch.from_numpy(counts.astype(np.float32)).unflatten(1, (-1, spec.bins))
         yield plane.permute(1, 4, 3, 0, 2)
 
 
 def _add_row(
-    generator: Generator,
+    attention: GeneAttention,
     row: int,
     counts: Tensor,
     asking: Tensor,
@@ -104,16 +108,14 @@ def _add_row(
     tally: MatrixSums,
 ) -> None:
     """Add one row of patches to the maps and the sums; patches without molecules are left out."""
-    spec, attention = generator.network.spec, generator.network.genes.attention
-    device = generator.network.stem.weight.device
+    spec = maps[0].spec
     first = first_image(spec)
     *pairs, _ = kept_sections(spec)
     _, height, width = tally.units.place.shape
     for cols in torch.nonzero(counts.flatten(1).any(1)).flatten().split(BATCH):
         some = counts[cols]
-        whole = attention.matrix(some.to(device).flatten(2)).cpu()
-        of_pairs = matrices(attention, some.to(device), pairs, asking.to(device))
-        chosen = [*(m.cpu() for m in of_pairs), whole[:, asking]]
+        whole = attention.matrix(some.flatten(2))
+        chosen = [*matrices(attention, some, pairs, asking), whole[:, asking]]
         for of_pathway in maps:
             of_pathway.add(row, cols, some, chosen)
         if row < height:
