@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import maximum_filter1d
 from torch import Tensor
 
 from teramind.diffusion import Step
@@ -123,22 +123,28 @@ class Generator:
             State (stain z, y, x) of `layout.core(slab, phase)`, and behind it, unless this is the
             last phase, what the solver remembers: (planes stain z, y, x). NaN where not needed.
         """
-        steps, p = self.layout.phase_steps(phase), self.layout.patch
-        core, grow = self.layout.core(slab, phase), len(steps) - 1
-        plane = PhasePlane.read(self, core.grown(grow * p), slab.window, read)
+        steps, core = self.layout.phase_steps(phase), self.layout.core(slab, phase)
+        plane = PhasePlane.read(self, self.frame(slab, phase), slab.window, read)
         for step, mask in zip(steps, self.masks(slab, phase), strict=True):
             plane.denoise(mask, self.schedule[step], progress)
         last = phase == self.layout.phases - 1
         return plane.memory_of(core)[: self.network.spec.channels if last else None]
 
+    def frame(self, slab: Slab, phase: int) -> Rect:
+        """The slab and what the steps of `phase` compute around it, inside the bounds."""
+        grow = len(self.layout.phase_steps(phase)) - 1
+        core = self.layout.core(slab, phase)
+        return core.grown(grow * self.layout.patch).cut(self.layout.bounds)
+
     def masks(self, slab: Slab, phase: int) -> list[NDArray[np.bool_]]:
-        """Patches of the slab and its frame that each step of `phase` must compute."""
+        """Patches of the frame that each step of `phase` must compute."""
         steps, core = self.layout.phase_steps(phase), self.layout.core(slab, phase)
-        grow = len(steps) - 1
+        p = self.layout.patch
+        grow, frame = len(steps) - 1, self.frame(slab, phase)
         target = np.pad(self.needed(slab.window, core, self.layout.reach(phase)), grow)
-        frame = core.grown(grow * self.layout.patch)
-        inside = self._patches_inside(frame, self.layout.bounds)
-        return [dilate(target, steps.stop - 1 - step) & inside for step in steps]
+        rows, cols = frame.within(core.grown(grow * p))
+        inside = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
+        return [dilate(target, steps.stop - 1 - step)[inside] for step in steps]
 
 
 class ReadState(Protocol):
@@ -289,8 +295,10 @@ def dilate(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Grow a mask of patches by `reach` patches in all eight directions."""
     if reach == 0:
         return mask
-    square = np.ones((2 * reach + 1, 1), bool)
-    return binary_dilation(binary_dilation(mask, square), square.T)
+    grown = mask.astype(np.uint8)
+    for axis in (0, 1):
+        grown = maximum_filter1d(grown, 2 * reach + 1, axis, mode="constant")
+    return grown.astype(bool)
 
 
 def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

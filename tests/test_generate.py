@@ -326,6 +326,13 @@ def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise
     assert ends[-1] == sum(sizes) == generator.work(Slab(0, 0, 0), 0)
 
 
+def test_nothing_is_held_beyond_the_bounds(precise):
+    generator = make_generator(precise, bounds=ROI, schedule=sampling_steps(200))
+    assert generator.frame(Slab(0, 0, 0), 0) == ROI
+    masks = generator.masks(Slab(0, 0, 0), 0)
+    assert all(mask.shape == (2, 2) and mask.all() for mask in masks)
+
+
 def test_each_aligned_patch_is_encoded_once_per_step(precise, monkeypatch):
     encoded = []
     encode = precise.encode
