@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from teramind.errors import UserError
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -33,6 +35,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def require_inside(path: str | Path, folder: str | Path) -> None:
+    """Refuse to write where a link leads out of `folder`; the folder itself may be a link.
+
+    Raises:
+        UserError: naming the path.
+    """
+    if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
+        raise UserError(f"{path}: a link leads it out of {folder}; remove the link")
 
 
 def write_json(path: str | Path, obj: Any) -> None:

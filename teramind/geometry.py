@@ -203,13 +203,24 @@ class Layout:
 
     def slabs(self, phase: int) -> Iterator[Slab]:
         """Slabs that have work in `phase`; those of the last phase make up the volume."""
-        wanted, (y, x) = self.wanted(phase), self.origin
-        rows = range((wanted.y - y) // self.slab, -(-(wanted.bottom - y) // self.slab))
-        cols = range((wanted.x - x) // self.slab, -(-(wanted.right - x) // self.slab))
+        rows, cols = self._grid(phase)
         for window in range(len(self.windows)):
             for row in rows:
                 for col in cols:
                     yield Slab(window, row, col)
+
+    def _grid(self, phase: int) -> tuple[range, range]:
+        """Rows and columns of the slabs that have work in `phase`."""
+        wanted, (y, x) = self.wanted(phase), self.origin
+        rows = range((wanted.y - y) // self.slab, -(-(wanted.bottom - y) // self.slab))
+        cols = range((wanted.x - x) // self.slab, -(-(wanted.right - x) // self.slab))
+        return rows, cols
+
+    @property
+    def jobs(self) -> int:
+        """Slabs of all phases together: the jobs that generate."""
+        grids = (self._grid(phase) for phase in range(self.phases))
+        return len(self.windows) * sum(len(rows) * len(cols) for rows, cols in grids)
 
     def sources(self, slab: Slab, phase: int) -> list[Slab]:
         """Slabs of the phase before that `slab` reads: itself and those around it."""

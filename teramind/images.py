@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,14 @@ import numpy as np
 import tifffile
 import zarr
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 
 _CHUNK = 512
+_LARGEST = 1 << 28
+"""Pixels of a tile that is read at all: beyond any camera's."""
+_WIDEST = 1 << 32
+"""Pixels of a band that is read at one time."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +63,26 @@ def resample_images(
     source = Path(source)
     if not source.is_file():
         raise UserError(f"image {source}: no such file")
-    try:
-        with tifffile.TiffFile(source) as tiff:
+    unreadable = f"image {source}: not a readable TIFF"
+    with foreign(unreadable):
+        tiff = tifffile.TiffFile(source)
+    with tiff:
+        with foreign(unreadable):
             image = _describe(tiff, source)
-            factor = _factor(source, image, pixel_size_um)
-            channels = _channels(source, image, stains)
-            with atomic_path(target) as temporary:
-                levels = [(white or {}).get(stain, 255) for stain in stains]
-                _write(image, temporary, dict(zip(channels, levels, strict=True)), factor)
-    except (tifffile.TiffFileError, struct.error, RuntimeError) as error:  # codecs raise the last
-        raise UserError(f"image {source}: not a readable TIFF ({error})") from None
+        factor = _factor(source, image, pixel_size_um)
+        channels = _channels(source, image, stains)
+        with atomic_path(target) as temporary:
+            levels = [(white or {}).get(stain, 255) for stain in stains]
+            white_of = dict(zip(channels, levels, strict=True))
+            _write(image, temporary, white_of, factor, unreadable=unreadable)
 
 
 def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
     """Open what `resample_images` wrote. Raises UserError when it is something else."""
-    try:
-        images = zarr.open_array(Path(path), mode="r")
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(f"images {path}: no Zarr array there ({error})") from None
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[0] != len(stains):
+    with foreign(f"images {path}: no Zarr array there"):
+        images = zarr.open_array(Path(path), mode="r", zarr_format=3)
+    sound = images.ndim == 4 and 0 not in images.chunks and images.dtype == np.uint8
+    if not sound or images.shape[0] != len(stains):
         raise UserError(
             f"images {path}: {images.dtype} {images.shape}; needs uint8 (c, z, y, x) with "
             f"c = {len(stains)} ({', '.join(stains)})"
@@ -88,18 +93,38 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
 def _describe(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
     if not tiff.ome_metadata:
         raise UserError(f"image {path}: carries no OME metadata; not an OME-TIFF, or truncated")
+    image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+    _require_planes(tiff, pixels, path)
     series = tiff.series[0]
+    if series.kind != "ome":
+        raise UserError(f"image {path}: its OME metadata do not fit its pages; write it again")
     if series.dtype != np.uint8 or not {"Y", "X"} <= set(series.axes) <= set("CZYX"):
         raise UserError(
             f"image {path}: {series.dtype} with axes {series.axes}; needs uint8 of CZYX"
         )
     _check_whole(series, path)
-    image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
     channel = pixels.get("Channel", [])
     names = [str(c.get("Name", "")) for c in (channel if isinstance(channel, list) else [channel])]
     array = zarr.open_array(series.aszarr(level=0), mode="r")
     return SourceImage(array, series.axes, _pixel_size_um(pixels, path), tuple(names))
+
+
+def _require_planes(tiff: tifffile.TiffFile, pixels: dict[str, Any], path: Path) -> None:
+    """Refuse metadata that claim more planes than there are pages, before any is looked for."""
+    first: Any = tiff.pages.first
+    claimed = math.prod(int(pixels[f"Size{axis}"]) for axis in "CZT") // first.samplesperpixel
+    size = int(pixels["SizeY"]), int(pixels["SizeX"])
+    if size != first.shape[:2]:
+        raise UserError(
+            f"image {path}: its OME metadata say {size[0]} x {size[1]} pixels, its pages hold "
+            f"{' x '.join(map(str, first.shape))}; write it again"
+        )
+    if claimed > len(tiff.pages):
+        raise UserError(
+            f"image {path}: its OME metadata name {claimed:,} planes, the file has "
+            f"{len(tiff.pages)}; give one file that holds them all"
+        )
 
 
 def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
@@ -107,6 +132,14 @@ def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
     for page in series.pages:
         if page is None or _end(page) > page.parent.filehandle.size:
             raise UserError(f"image {path}: truncated, its data reach beyond the end of the file")
+        if Path(page.parent.filehandle.path).resolve() != path.resolve():
+            raise UserError(
+                f"image {path}: its planes are in {page.parent.filehandle.name}; give one file "
+                "that holds them all"
+            )
+        tile = page.keyframe.chunks if page.keyframe else ()
+        if math.prod(tile) > _LARGEST:
+            raise UserError(f"image {path}: tiles of {tile} pixels are too large")
 
 
 def _end(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
@@ -123,13 +156,16 @@ def _pixel_size_um(pixels: dict[str, Any], path: Path) -> float:
             f"image {path}: its OME metadata must give PhysicalSizeX and PhysicalSizeY, equal and "
             "in um"
         )
-    return float(sizes.pop())
+    (size,) = sizes
+    if not isinstance(size, int | float) or not 0 < size < math.inf:
+        raise UserError(f"image {path}: pixels of {size} um; must be a finite number above 0")
+    return float(size)
 
 
 def _factor(path: Path, image: SourceImage, want: float) -> int:
     """Pixels of the image along one pixel of `want` um."""
     have = image.pixel_size_um
-    factor = max(round(want / have), 1)
+    factor = max(round(min(want / have, _LARGEST)), 1)
     if abs(factor * have / want - 1) > 0.01:
         raise UserError(
             f"image {path}: pixels of {have} um do not average to {want} um; "
@@ -137,6 +173,11 @@ def _factor(path: Path, image: SourceImage, want: float) -> int:
         )
     if factor > min(image.size["Y"], image.size["X"]):
         raise UserError(f"image {path}: smaller than one pixel of {want} um")
+    if min(_CHUNK * factor, image.size["Y"]) * image.size["X"] > _WIDEST:
+        raise UserError(
+            f"image {path}: {image.size['X']} columns of {have} um are too many to "
+            f"average {factor} of them to a pixel of {want} um"
+        )
     return factor
 
 
@@ -154,7 +195,9 @@ def _channels(path: Path, image: SourceImage, stains: Sequence[str]) -> list[int
     return [image.channels.index(s) for s in stains]
 
 
-def _write(image: SourceImage, target: Path, white: dict[int, int], factor: int) -> None:
+def _write(
+    image: SourceImage, target: Path, white: dict[int, int], factor: int, *, unreadable: str
+) -> None:
     """Write the channels that are keys of `white`, in that order."""
     size = image.size
     height, width = size["Y"] // factor, size["X"] // factor
@@ -169,7 +212,8 @@ def _write(image: SourceImage, target: Path, white: dict[int, int], factor: int)
             for y in range(0, height, _CHUNK):
                 rows = slice(y * factor, min(y + _CHUNK, height) * factor)
                 place = {"C": channel, "Z": z, "Y": rows, "X": slice(0, width * factor)}
-                band = np.asarray(image.array[tuple(place[axis] for axis in image.axes)])
+                with foreign(unreadable):
+                    band = np.asarray(image.array[tuple(place[axis] for axis in image.axes)])
                 out[c, z, y : y + _CHUNK] = _block_mean(
                     _rows_first(band, image.axes), factor, level
                 )

@@ -7,15 +7,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from teramind.config import Config, parse_config
 from teramind.errors import UserError
+from teramind.files import require_inside
 
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
     """Run a rule's script: output goes to the rule's log, mistakes end as one line.
+
+    Nothing is written where a link leads out of the results folder.
 
     Args:
         snakemake: the object Snakemake gives to scripts.
@@ -23,6 +27,11 @@ def job(snakemake: Any) -> Iterator[Config]:
     Yields:
         The validated configuration.
     """
+    try:
+        _require_own_folder(snakemake)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     terminal = os.dup(2)
     with open(snakemake.log[0], "w", encoding="utf-8") as log:  # noqa: PTH123 - given as text
         os.dup2(log.fileno(), 1)
@@ -38,6 +47,15 @@ def job(snakemake: Any) -> Iterator[Config]:
             with suppress(OSError):  # a full disk takes no more log
                 os.write(2, message)
             sys.exit(1)
+
+
+def _require_own_folder(snakemake: Any) -> None:
+    """Raise UserError where a link leads what the job writes out of the results folder."""
+    results = Path(parse_config(snakemake.config).results)
+    written = [*snakemake.output, *snakemake.log, *snakemake.params.values()]
+    inside = {Path(p) for p in written if isinstance(p, str) and Path(p).is_relative_to(results)}
+    for path in sorted(inside | set(results.iterdir())):
+        require_inside(path, results)
 
 
 def describe(error: Exception) -> str | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from teramind.errors import UserError
@@ -57,13 +57,18 @@ def load_state(
     try:
         with safe_open(path, framework="numpy") as file:
             stored = file.get_tensor(_TENSOR)
-            record = json.loads((file.metadata() or {})[_RECORD])
-            rect = Rect(*record["rect"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            record = dict(json.loads((file.metadata() or {})[_RECORD]))
+            rect = Rect(*map(int, record["rect"]))
+    except Exception as error:  # of a library, about a file that was damaged
         raise UserError(f"state {path}: damaged ({error}); remove it and run again") from None
     wrong = [f"{k} {record.get(k)}, not {v}" for k, v in identity.items() if record.get(k) != v]
     if wrong:
         raise UserError(f"state {path}: belongs to {'; '.join(wrong)}; remove it and run again")
+    if stored.ndim != 3 or stored.shape[1:] != rect[2:]:
+        raise UserError(
+            f"state {path}: damaged ({stored.shape} values for {rect.height} x {rect.width} "
+            "pixels); remove it and run again"
+        )
     if record.get("blake2b") != _checksum(stored, rect, identity):
         raise UserError(f"state {path}: damaged (checksum differs); remove it and run again")
     return rect, stored.astype(np.float32)

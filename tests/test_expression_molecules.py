@@ -90,7 +90,7 @@ def test_batches_do_not_matter(tmp_path, monkeypatch):
     source = save(table(), tmp_path / "m.parquet")
     totals = []
     for rows in (7, 1000):
-        monkeypatch.setattr("teramind.expression.molecules._BATCH_ROWS", rows)
+        monkeypatch.setattr("teramind.expression.batches._BATCH_ROWS", rows)
         (tmp_path / str(rows)).mkdir()
         run(source, tmp_path / str(rows))
         raster = Raster.open(tmp_path / str(rows) / "raster.zarr")
@@ -180,7 +180,7 @@ def test_coordinates_that_are_not_finite_are_counted_and_located(tmp_path, name)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("m.csv", "CSV y: row #4.*five"), ("m.parquet", "column y")]
+    ("name", "message"), [("m.csv", "column y, row 4: 'five'"), ("m.parquet", "column y")]
 )
 def test_coordinates_that_are_no_numbers_are_named(tmp_path, name, message):
     frame = table().astype({"y": object})

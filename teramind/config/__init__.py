@@ -6,6 +6,7 @@ Validation collects all problems and names each key, what it got and what it may
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.learning import Train
+from teramind.config.reading import read_config
 from teramind.config.results import differences, refuse_other_results
 from teramind.config.whole import FROM_TRAINING, Config, flatten, missing_files, parse_config
 
@@ -21,5 +22,6 @@ __all__ = [
     "flatten",
     "missing_files",
     "parse_config",
+    "read_config",
     "refuse_other_results",
 ]

@@ -6,15 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, Finite, Micrometres, Section, SectionValue
+from teramind.config.values import Count, Finite, Micrometres, Name, PathText, Section, SectionValue
 
 
 class Expression(Section):
     """Where the molecules come from."""
 
-    source: str = Field(min_length=1, description="file or folder with the expression")
-    panel: str | None = Field(None, description="gene list; by default the checkpoint's own")
-    synonyms: str | None = Field(None, description="TSV: name in the data, name in the panel")
+    source: PathText = Field(description="file or folder with the expression")
+    panel: PathText | None = Field(None, description="gene list; by default the checkpoint's own")
+    synonyms: PathText | None = Field(None, description="TSV: name in the data, name in the panel")
     minimum_overlap: float = Field(0.5, ge=0, le=1, description="panel genes that must be found")
     outside: Literal["error", "skip"] = Field(
         "error", description="molecules outside the plane: refuse above 1 %, or cut them off"
@@ -27,10 +27,10 @@ class MoleculeExpression(Expression):
 
     kind: Literal["molecules"]
     preset: Literal["merscope", "xenium"] | None = Field(None, description="known column names")
-    gene: str = Field("gene", description="column of gene names")
-    x: str = Field("x", description="column of x")
-    y: str = Field("y", description="column of y")
-    section: str | None = Field(None, description="column of the section; none: one section")
+    gene: Name = Field("gene", description="column of gene names")
+    x: Name = Field("x", description="column of x")
+    y: Name = Field("y", description="column of y")
+    section: Name | None = Field(None, description="column of the section; none: one section")
     units: Literal["um", "pixel"] = Field("um", description="units of x, y and origin")
     section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order; none: numbers from 0"
@@ -41,12 +41,12 @@ class CellExpression(Expression):
     """Cells x genes in AnnData."""
 
     kind: Literal["cells"]
-    spatial_key: str = Field("spatial", description="entry of obsm with the centres, x first")
-    section: str | None = Field(None, description="column of obs that tells the section")
+    spatial_key: Name = Field("spatial", description="entry of obsm with the centres, x first")
+    section: Name | None = Field(None, description="column of obs that tells the section")
     section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order"
     )
-    layer: str | None = Field(None, description="layer with the counts; none: X")
+    layer: Name | None = Field(None, description="layer with the counts; none: X")
     radius_um: Micrometres = Field(5.0, description="disc over which a cell's counts are spread")
     units: Literal["um", "pixel"] = Field("um", description="units of centres and origin")
 

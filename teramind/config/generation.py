@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, Micrometres, Section, Whole
+from teramind.config.values import Count, Edge, Micrometres, Name, PathText, Section, Whole
 from teramind.geometry import Rect
 from teramind.schedule import SolverName
 
@@ -14,11 +14,11 @@ from teramind.schedule import SolverName
 class Plane(Section):
     """The pixel coordinate system and the volume's bounds in it."""
 
-    y: Whole = Field(0, ge=0, description="first row of the volume")
-    x: Whole = Field(0, ge=0, description="first column of the volume")
-    height: Count = Field(description="rows of the volume, pixels")
-    width: Count = Field(description="columns of the volume, pixels")
-    sections: Count = Field(description="sections with expression")
+    y: Whole = Field(0, ge=0, le=1 << 24, description="first row of the volume")
+    x: Whole = Field(0, ge=0, le=1 << 24, description="first column of the volume")
+    height: Edge = Field(description="rows of the volume, pixels")
+    width: Edge = Field(description="columns of the volume, pixels")
+    sections: Count = Field(le=10_000, description="sections with expression")
     pixel_size_um: Micrometres = Field(description="edge of a pixel")
     section_spacing_um: Micrometres = Field(description="distance of neighbouring sections")
 
@@ -31,16 +31,16 @@ class Plane(Section):
 class NetworkSection(Section):
     """The network and the sizes that the plan of jobs depends on."""
 
-    checkpoint: str = Field(min_length=1, description="file, published folder, or `train`")
+    checkpoint: PathText = Field(description="file, published folder, or `train`")
     patch: Literal[32, 64, 128] = Field(description="patch edge P in pixels")
     sections: Literal[1, 4, 8, 16] = Field(4, description="expression sections S in a window")
-    stains: tuple[str, ...] = Field(("DAPI", "PolyT"), min_length=1, max_length=2)
+    stains: tuple[Name, ...] = Field(("DAPI", "PolyT"), min_length=1, max_length=2)
 
 
 class Generate(Section):
     """How the volume is generated."""
 
-    slab: Count = Field(description="slab edge in pixels, a multiple of the patch edge")
+    slab: Edge = Field(description="slab edge in pixels, a multiple of the patch edge")
     steps: Count = Field(15, description="sampling steps")
     solver: SolverName = Field("published", description="how a step is taken")
     precision: Literal["float32", "bfloat16"] = Field(

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, PlaneBox, Section, Whole
+from teramind.config.values import Count, Edge, PathText, PlaneBox, Section, Text, Whole
 
 
 class Reference(Section):
     """Real images of the same plane, to train on and to compare with."""
 
-    images: str = Field(min_length=1, description="OME-TIFF, uint8")
+    images: PathText = Field(description="OME-TIFF, uint8")
     white: dict[str, Annotated[Whole, Field(ge=1, le=255)]] = Field(
         {}, description="grey level of a dim stain that is to become 255"
     )
@@ -24,8 +24,8 @@ class Reference(Section):
 class Phantom(Section):
     """Made-up tissue in the place of real images and molecules."""
 
-    height: Count
-    width: Count
+    height: Edge
+    width: Edge
     seed: Whole = Field(0, ge=0)
 
 
@@ -46,6 +46,6 @@ class Train(Section):
     seed: Whole = Field(0, ge=0)
     save_minutes: float = Field(5.0, gt=0, description="time between resumable states")
     weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
-    licence: str | None = Field(None, description="licence of the weights")
+    licence: Text | None = Field(None, description="licence of the weights")
     threads: Count = Field(2)
     gpus: Whole = Field(0, ge=0, le=1)

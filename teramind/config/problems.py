@@ -24,6 +24,7 @@ _WORDING = {
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
     "finite_number": "must be a finite number",
+    "invalid_key": "must be text",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "too_short": "must be a list of at least {min_length}",
@@ -31,7 +32,7 @@ _WORDING = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than_equal": "must be at most {le:.10g}",
     "multiple_of": "must be a multiple of {multiple_of}",
     "literal_error": "must be {expected}",
     "union_tag_invalid": "must be one of {expected_tags}",
@@ -54,7 +55,8 @@ def problem(error: ErrorDetails, model: type[BaseModel], kinds: tuple[str, ...])
         tag = next((f" with kind {part}" for part in error["loc"] if part in kinds), "")
         return f"{key}: no such key{tag}{_nearest(key, model)}"
     context = {"kinds": ", ".join(map(repr, kinds)), **error.get("ctx", {})}
-    must = _WORDING.get(error["type"], error["msg"]).format(**context)
+    wording = _WORDING.get(error["type"])
+    must = wording.format(**context) if wording else error["msg"]
     if not key:
         return must
     if error["type"].startswith("union_tag"):

@@ -31,9 +31,9 @@ def refuse_other_results(config: Config, provenance: Path) -> None:
         return
     try:
         made = json.loads(provenance.read_text(encoding="utf-8"))["identity"]
-    except (ValueError, KeyError, TypeError):
+        found = differences(made, json.loads(json.dumps(config.identity())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{provenance}: not readable; remove it or the results folder") from None
-    found = differences(made, json.loads(json.dumps(config.identity())))
     if found:
         raise UserError(
             f"{config.results}: made with other settings ({'; '.join(found)}); "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from teramind.errors import invisible
 
 
 def _four_numbers(value: Any) -> Any:
@@ -24,15 +26,31 @@ def four_numbers_or_all(value: Any) -> Any:
 def _text_or_number(value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ValueError("must be text or a number")
-    return value
+    return _visible(value) if isinstance(value, str) else value
+
+
+def _visible(text: str) -> str:
+    if invisible(text):
+        raise ValueError("must be one line of text without control characters")
+    return text
+
+
+def _without_wildcards(path: str) -> str:
+    if set("{}") & set(path):
+        raise ValueError("must hold neither { nor }, which Snakemake takes for wildcards")
+    return path
 
 
 Box = tuple[int, int, int, int]
 PlaneBox = Annotated[Box, BeforeValidator(_four_numbers)]
 SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, AfterValidator(_visible)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_visible)]
+PathText = Annotated[Name, AfterValidator(_without_wildcards)]
 Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"
 Count = Annotated[Whole, Field(ge=1)]
+Edge = Annotated[Count, Field(le=1 << 24)]  # pixels: metres of tissue
 Micrometres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -13,7 +13,7 @@ from teramind.config.expression import CellExpression, MoleculeExpression, TileE
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Phantom, Reference, Train
 from teramind.config.problems import problem
-from teramind.config.values import Box, Section, four_numbers_or_all
+from teramind.config.values import Box, PathText, Section, Text, four_numbers_or_all
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.schedule import timesteps
@@ -22,11 +22,15 @@ FROM_TRAINING = "train"
 """Value of `network.checkpoint` that asks the workflow to train the network first."""
 
 
+_MOST_JOBS = 200_000
+"""Snakemake takes about 25 MiB and 2 s to plan 1,000 jobs."""
+
+
 class Config(Section):
     """The whole configuration."""
 
-    title: str = Field("Virtual brain", description="heading of the report")
-    results: str = Field("results", min_length=1, description="folder for everything made")
+    title: Text = Field("Virtual brain", description="heading of the report")
+    results: PathText = Field("results", description="folder for everything made")
     expression: Annotated[
         MoleculeExpression | CellExpression | TileExpression, Field(discriminator="kind")
     ]
@@ -70,11 +74,20 @@ class Config(Section):
                 f"{self.network.sections} sections, which lose {self.windows.first} at each end"
             )
         run = self.generate
-        for check in (lambda: timesteps(run.steps, run.solver), self.layout):
+        for check in (lambda: timesteps(run.steps, run.solver), self._plan):
             try:
                 check()
             except UserError as error:
                 yield f"generate.{error}"
+
+    def _plan(self) -> None:
+        """Raise UserError where slabs and phases do not fit, or are more than can be planned."""
+        jobs = self.layout().jobs
+        if jobs > _MOST_JOBS:
+            raise UserError(
+                f"slab: {self.generate.slab} pixels make {jobs:,} jobs of {self.generate.phases} "
+                f"phases; Snakemake plans {_MOST_JOBS:,} at most, so it must be larger"
+            )
 
     def _boxes_outside(self) -> Iterator[str]:
         """Rectangles that leave the plane, or cannot be bounds."""
@@ -156,8 +169,8 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         kinds = ("molecules", "cells", "tiles")
-        lines = [problem(e, Config, kinds) for e in error.errors(include_url=False)]
-        raise UserError("\n".join(lines)) from None
+        found = (problem(e, Config, kinds) for e in error.errors(include_url=False))
+        raise UserError(*(line for lines in found for line in lines.split("\n"))) from None
 
 
 def missing_files(config: Config) -> list[str]:

@@ -10,16 +10,18 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign, some
+from teramind.expression.h5ad import open_h5ad, read_whole, require_matrix
 from teramind.expression.sections import match_sections, section_label
 from teramind.expression.source import Molecules, spanned, to_pixels
 from teramind.geometry import Rect
 
 _CHUNK_VALUES = 1 << 20
+_MOST_MOLECULES = 1 << 26
 _PLASTIC = 1.324717957244746
 """The real root of t^3 = t + 1: its powers give the evenest known two-dimensional sequence."""
 
@@ -60,10 +62,11 @@ class CellTable:
             raise UserError(f"{path}: radius_um needs pixel_size_um, a number above 0")
         self._pixel_size = 1.0 if settings.units == "pixel" else pixel_size_um
         self._radius = settings.radius_um / (pixel_size_um / self._pixel_size)
-        with self._file() as file:
+        with open_h5ad(self.path) as file:
             self._centres = self._read_centres(file)
             self._labels = self._read_labels(file)
-            self._names = [str(name) for name in read_elem(file["var"]).index]
+            self._names = self._read_names(file)
+            self._require_counts_of_all(file)
             sums = np.zeros(len(self._names), np.int64)
             for _, counts in self._chunks(file):
                 np.add.at(sums, counts.col, counts.data.astype(np.int64))
@@ -103,7 +106,7 @@ class CellTable:
         molecules, hence every gene, covers the disc evenly; genes come in the file's order.
         """
         gene_of_column = np.array([index.get(name, -1) for name in self._names], np.int64)
-        with self._file() as file:
+        with open_h5ad(self.path) as file:
             for start, counts in self._chunks(file):
                 gene = gene_of_column[counts.col]
                 kept = gene >= 0
@@ -126,23 +129,12 @@ class CellTable:
             to_pixels(x, origin=origin_x, pixel_size=size),
         )
 
-    def _file(self) -> h5py.File:
-        if not self.path.is_file():
-            raise UserError(f"{self.path}: no such file: give an AnnData file (.h5ad)")
-        try:
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise UserError(f"{self.path}: not an AnnData file (.h5ad): {error}") from error
-        if not {"X", "obs", "var", "obsm"} <= set(file):
-            file.close()
-            raise UserError(f"{self.path}: not an AnnData file: X, obs, var, obsm expected in it")
-        return file
-
     def _read_centres(self, file: h5py.File) -> NDArray[np.float64]:
         """Return the cell centres (cell, [y, x])."""
         key = self.settings.spatial_key
         self._require_key(file["obsm"], key, "obsm")
-        centres = np.asarray(read_elem(file["obsm"][key]), np.float64)
+        with foreign(f"{self.path}, obsm[{key!r}]: centres must be numbers"):
+            centres = np.asarray(read_whole(file["obsm"][key], self.path), np.float64)
         if centres.ndim != 2 or centres.shape[1] < 2 or len(centres) == 0:
             raise UserError(
                 f"{self.path}, obsm[{key!r}]: shape {centres.shape}: cells x 2 expected, x first"
@@ -161,20 +153,43 @@ class CellTable:
         if key is None:
             return [""] * len(self._centres)
         self._require_key(file["obs"], key, "obs")
-        return [section_label(value) for value in np.asarray(read_elem(file["obs"][key]))]
+        values = np.asarray(read_whole(file["obs"][key], self.path))
+        if values.shape != (len(self._centres),):
+            raise UserError(
+                f"{self.path}, obs[{key!r}]: shape {values.shape} for {len(self._centres)} cells:"
+                " one value per cell expected"
+            )
+        return [section_label(value) for value in values]
+
+    def _read_names(self, file: h5py.File) -> list[str]:
+        """Return the gene names."""
+        with foreign(f"{self.path}: var holds no gene names"):
+            names = read_whole(file["var"][file["var"].attrs["_index"]], self.path)
+            return [str(name) for name in names]
+
+    def _counts_name(self, file: h5py.File) -> str:
+        """Return the path of the matrix with the counts."""
+        if self.settings.layer is None:
+            return "X"
+        self._require_key(file.get("layers", {}), self.settings.layer, "layers")
+        return f"layers/{self.settings.layer}"
+
+    def _require_counts_of_all(self, file: h5py.File) -> None:
+        name = self._counts_name(file)
+        where = f"{self.path}, {name}"
+        require_matrix(file[name], where, cells=len(self._centres), genes=len(self._names))
 
     def _chunks(self, file: h5py.File) -> Iterator[tuple[int, Any]]:
         """Yield (first cell, counts as a COO matrix in row order) of consecutive cells."""
-        name = f"layers/{self.settings.layer}" if self.settings.layer else "X"
-        if self.settings.layer:
-            self._require_key(file["layers"], self.settings.layer, "layers")
+        name = self._counts_name(file)
         node = file[name]
         matrix = sparse_dataset(node) if isinstance(node, h5py.Group) else node
         cells, genes = matrix.shape
-        step = max(1, _CHUNK_VALUES // genes)
+        step = max(1, _CHUNK_VALUES // max(genes, 1))
         for start in range(0, cells, step):
-            chunk = sparse.csr_array(matrix[start : start + step])
-            chunk.sum_duplicates()
+            with foreign(f"{self.path}, {name}: cannot be read"):
+                chunk = sparse.csr_array(matrix[start : start + step])
+                chunk.sum_duplicates()
             self._require_counts(chunk, start, name, file)
             yield start, chunk.tocoo()
 
@@ -183,13 +198,18 @@ class CellTable:
         if bad.any():
             first = int(np.argmax(bad))
             cell = start + int(np.searchsorted(chunk.indptr, first, side="right")) - 1
-            layers = ", ".join(file.get("layers", ())) or "none"
-            raise UserError(
-                f"{self.path}, {name}, cell {cell}: holds {chunk.data[first]:g}: counts must be"
-                f" whole numbers from 0; name the layer with raw counts (layers: {layers})"
-            )
+            fault = f"cell {cell}: holds {chunk.data[first]:g}: counts must be whole numbers from 0"
+        elif (total := chunk.sum(dtype=np.float64)) > _MOST_MOLECULES:
+            cells = f"cells {start} to {start + chunk.shape[0] - 1}"
+            fault = f"{cells}: hold {total:g} molecules: too many for counts"
+        else:
+            return
+        layers = some(list(file.get("layers", ()))) or "none"
+        raise UserError(
+            f"{self.path}, {name}, {fault}; name the layer with raw counts (layers: {layers})"
+        )
 
-    def _require_key(self, group: h5py.Group, key: str, where: str) -> None:
+    def _require_key(self, group: Mapping[str, Any], key: str, where: str) -> None:
         if key not in group:
-            present = ", ".join(name for name in group if name != "_index")
-            raise UserError(f"{self.path}: no {where}[{key!r}]; present: {present or 'none'}")
+            present = some([name for name in group if name != "_index"]) or "none"
+            raise UserError(f"{self.path}: no {where}[{key!r}]; present: {present}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from teramind.errors import UserError
+from teramind.errors import UserError, invisible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return (number, text) of the lines that hold more than a `#` comment."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a text file: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a text file: {error.strerror}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if invisible(line.replace("\t", " ").rstrip("\r")):
+            raise UserError(f"{path}, line {number}: {line!r}: not a line of text")
     lines = [(n, line.split("#")[0].strip()) for n, line in enumerate(text.splitlines(), 1)]
     return [(number, line) for number, line in lines if line]
 

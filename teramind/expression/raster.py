@@ -13,8 +13,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from teramind.errors import UserError
-from teramind.expression.raster_format import BLOCK, VERSION, block_grid, section_name
+from teramind.errors import UserError, foreign
+from teramind.expression.raster_format import (
+    BLOCK,
+    VERSION,
+    block_grid,
+    require_attributes,
+    section_name,
+)
 from teramind.geometry import BIN, Rect
 
 _CACHE_BYTES = 64 << 20
@@ -59,11 +65,9 @@ class Raster:
         path = Path(path)
         if not path.exists():
             raise UserError(f"{path}: no such expression raster: run bin_expression first")
-        try:
+        with foreign(f"{path}: not an expression raster"):
             group = zarr.open_group(path, mode="r", zarr_format=3)
             attributes = dict(group.attrs)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: not an expression raster: {error}") from error
         absent = [name for name in _ATTRIBUTES if name not in attributes]
         if absent or attributes["version"] != VERSION:
             raise UserError(
@@ -71,6 +75,8 @@ class Raster:
                 f" attributes missing: {', '.join(absent) or 'none'},"
                 f" version {attributes.get('version')}: write it with bin_expression"
             )
+        with foreign(f"{path}: damaged, write it again"):
+            require_attributes(attributes)
         raster = cls(path, group, attributes, cache_bytes)
         raster._require_files()
         return raster
@@ -174,7 +180,8 @@ class Raster:
         arrays = self._section_arrays(section)
         pointer = arrays["block_pointer"][first : last + 1]
         span = slice(int(pointer[0]), int(pointer[-1]))
-        bins, gene, count = (arrays[name][span] for name in ("bin", "gene", "count"))
+        with foreign(f"{self._path}/{section_name(section)}: damaged, write it again"):
+            bins, gene, count = (arrays[name][span] for name in ("bin", "gene", "count"))
         if (bins >= BLOCK * BLOCK).any() or (gene >= len(self.panel)).any() or (count == 0).any():
             raise UserError(f"{self._path}/{section_name(section)}: chunks lost: write it again")
         y, x = (bins // BLOCK).astype(np.uint8), (bins % BLOCK).astype(np.uint8)
@@ -196,15 +203,20 @@ class Raster:
     def _section_arrays(self, section: int) -> dict[str, Any]:
         """Return a section's arrays, the block pointer in memory; UserError if they disagree."""
         if section not in self._arrays:
-            group: Any = self._group[section_name(section)]
-            arrays = {name: group[name] for name in ("bin", "gene", "count")}
-            pointer = group["block_pointer"][:]
-            lengths = {values.shape[0] for values in arrays.values()} | {int(pointer[-1])}
             rows, columns = block_grid(self.extent)
+            with foreign(f"{self._path}/{section_name(section)}: damaged, write it again"):
+                group: Any = self._group[section_name(section)]
+                arrays = {name: group[name] for name in ("bin", "gene", "count")}
+                pointed = group["block_pointer"]
+                sound = pointed.shape == (rows * columns + 1,)
+                pointer = pointed[:] if sound else np.zeros(2, np.int64)
+                lengths = {values.shape for values in arrays.values()} | {(int(pointer[-1]),)}
+            entries = np.diff(pointer)
             if (
-                len(lengths) != 1
-                or len(pointer) != rows * columns + 1
-                or np.diff(pointer).min() < 0
+                not sound
+                or len(lengths) != 1
+                or entries.min() < 0
+                or entries.max() > BLOCK * BLOCK * len(self.panel)
             ):
                 raise UserError(
                     f"{self._path}/{section_name(section)}: its arrays disagree: write it again"

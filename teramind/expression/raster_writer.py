@@ -20,6 +20,8 @@ from teramind.expression.spill import MAX_COUNT, Spill, pack, unpack
 from teramind.geometry import BIN, Rect
 
 _CHUNK = 1 << 18
+_MOST_BLOCKS = 1 << 22
+"""Blocks of a section, or rows of blocks in all sections: 4e12 pixels, 2 million pixels square."""
 
 Integers = NDArray[np.integer]
 
@@ -63,6 +65,12 @@ class RasterWriter:
             raise UserError(
                 f"{path}: extent {tuple(extent)} with {sections} sections is empty:"
                 " height, width and sections must be at least 1"
+            )
+        rows, columns = block_grid(self.extent)
+        if max(rows * columns, rows * sections) > _MOST_BLOCKS:
+            raise UserError(
+                f"{path}: extent {tuple(extent)} with {sections} sections is larger than"
+                " any tissue: look for stray coordinates, or give the extent"
             )
         if not 0 < len(self.panel) < LOST:
             raise UserError(f"{path}: panel of {len(self.panel)} genes: 1 to {LOST - 1} possible")

@@ -186,6 +186,17 @@ def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
     return dataclasses.replace(spec, stains=stains)
 
 
+def _fault(value: Tensor) -> str | None:
+    """What makes a tensor of the right shape no weights; values it only claims are not read."""
+    if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is {str(value.dtype).removeprefix('torch.')}, should be floating-point numbers"
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        return "is no plain tensor"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "claims more values than the file holds"
+    return None if bool(torch.isfinite(value).all()) else "holds NaN or infinity"
+
+
 def _fill(spec: NetworkSpec, tensors: dict[str, Tensor], path: Path) -> Network:
     """Check every tensor's name, shape and values, then build the network around them."""
     with torch.device("meta"):
@@ -199,11 +210,7 @@ def _fill(spec: NetworkSpec, tensors: dict[str, Tensor], path: Path) -> Network:
         for k in wanted
         if k in found and found[k] != wanted[k]
     ]
-    problems += [
-        f"{k} holds NaN or infinity"
-        for k, value in tensors.items()
-        if not torch.isfinite(value).all()
-    ]
+    problems = problems or [f"{k} {fault}" for k, v in tensors.items() if (fault := _fault(v))]
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise UserError(f"checkpoint {path}: {problems[0]}{more}")

@@ -166,7 +166,7 @@ def read_spec(path: str | Path) -> NetworkSpec | None:
         return None
     try:
         return NetworkSpec.from_dict(json.loads(record))
-    except ValueError as error:  # a UserError is one as well
+    except (ValueError, RecursionError) as error:  # a UserError is the first as well
         raise UserError(
             f"checkpoint {path}: its teramind record is not readable ({error})"
         ) from None

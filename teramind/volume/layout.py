@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import zarr
 from zarr.codecs import ZstdCodec
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 
 AXES = ("c", "z", "y", "x")
@@ -130,24 +130,28 @@ def create_volume(
 
 def volume_layout(path: str | Path) -> VolumeLayout:
     """Read a volume's layout from its metadata; UserError where there is no such volume."""
-    try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
-        attributes = cast(dict[str, Any], group.attrs.asdict())
-        ome, ours = attributes["ome"], attributes["teramind"]
-    except (FileNotFoundError, KeyError) as error:
-        raise UserError(f"{path} is not a volume of teramind: create it first") from error
-    array = zarr.open_array(path, path="0", mode="r")
+    if not Path(path, "zarr.json").is_file():
+        raise UserError(f"{path} is not a volume of teramind: create it first")
+    with foreign(f"{path}: damaged, or not a volume of teramind"):
+        return _read_layout(path)
+
+
+def _read_layout(path: str | Path) -> VolumeLayout:
+    group = zarr.open_group(path, mode="r", zarr_format=3)
+    attributes = cast(dict[str, Any], group.attrs.asdict())
+    ome, ours = attributes["ome"], attributes["teramind"]
+    array = zarr.open_array(path, path="0", mode="r", zarr_format=3)
     shards = cast(tuple[int, ...], array.shards)
     scale, translation = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
     channels = ome["omero"]["channels"]
     return VolumeLayout(
         shape=cast(tuple[int, int, int, int], array.shape),
         slab=shards[-1],
-        pixel_size_um=scale["scale"][3],
-        section_spacing_um=scale["scale"][1],
+        pixel_size_um=float(scale["scale"][3]),
+        section_spacing_um=float(scale["scale"][1]),
         stains=tuple(channel["label"] for channel in channels),
         origin_um=tuple(translation["translation"][1:]),
-        attributes=ours,
+        attributes=dict(ours),
         dtype=str(array.dtype),
         colours=tuple(channel["color"] for channel in channels),
         white=channels[0]["window"]["end"],

@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from teramind.files import digest
+from teramind.files import digest, require_inside
 from teramind.geometry import Rect
 from teramind.volume.layout import VolumeLayout, volume_layout
 
@@ -95,7 +95,7 @@ def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> lis
 def open_level(path: str | Path, level: int, *, mode: str = "r") -> zarr.Array[Any]:
     """Open the array (c, z, y, x) of one level."""
     empty = {"write_empty_chunks": False}
-    return zarr.open_array(path, path=str(level), mode=mode, config=empty)
+    return zarr.open_array(path, path=str(level), mode=mode, zarr_format=3, config=empty)
 
 
 def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x: int) -> None:
@@ -130,6 +130,7 @@ def _write_shard(path: str | Path, planes: Voxels, key: tuple[int, int, int, int
     level, c, z, row, column = key
     array = open_level(path, level, mode="r+")
     relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
+    require_inside(Path(path) / relative, path)
     (Path(path) / relative).unlink(missing_ok=True)
     step, _, height, width = cast(tuple[int, ...], array.shards)
     y, x = row * height, column * width

@@ -1,0 +1,27 @@
+"""Say everything that is wrong with a configuration, running nothing that it holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from teramind.config import missing_files, parse_config, read_config
+from teramind.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration."""
+    parser.add_argument("config", type=Path, help="a YAML or JSON file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check file, keys and the files that it names, as seen from the current folder.
+
+    Raises:
+        UserError: with one line per mistake.
+    """
+    config = parse_config(read_config(arguments.config))
+    if absent := missing_files(config):
+        raise UserError(*absent)
+    jobs = config.layout().jobs
+    print(f"{arguments.config}: nothing wrong found; {jobs:,} jobs that generate")
