@@ -52,7 +52,7 @@ def job(snakemake: Any) -> Iterator[Config]:
 def _require_own_folder(snakemake: Any) -> None:
     """Raise UserError where a link leads what the job writes out of the results folder."""
     results = Path(parse_config(snakemake.config).results)
-    written = [*snakemake.output, *snakemake.log, *snakemake.params.values()]
+    written = [*snakemake.output, *snakemake.log, *snakemake.params]
     inside = {Path(p) for p in written if isinstance(p, str) and Path(p).is_relative_to(results)}
     for path in sorted(inside | set(results.iterdir())):
         require_inside(path, results)
