@@ -25,8 +25,8 @@ SECONDS = 60
 class Row:
     """What is brought, in words; the function that makes it in a folder; the line that is said.
 
-    In the line, {} stands for the path that the function returns, {folder} for the folder. A line that ends in an ellipsis
-    goes on with a library's own words.
+    In the line, {} stands for the path that the function returns, {folder} for the folder. A line
+    that ends in an ellipsis goes on with a library's own words.
     """
 
     brought: str

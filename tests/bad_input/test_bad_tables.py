@@ -15,11 +15,12 @@ from teramind.expression.panel import read_panel, read_synonyms
 from teramind.geometry import Rect
 
 TABLE = "gene,x,y\nTh,1,2\nGad1,3,4\n"
+FIELD = Rect(0, 0, 80, 80)
 NO_TEXT = "{}: not UTF-8 text: save the table as UTF-8"
 NO_HEADER = "{}: not a CSV table: it begins with no row of column names"
 
 
-def bin_table(path, *, extent=Rect(0, 0, 80, 80), **columns):
+def bin_table(path, *, extent=FIELD, **columns):
     """As the workflow bins a table."""
     bin_expression(
         source=path,
