@@ -20,6 +20,7 @@ from teramind.files import digest
 from teramind.generate import Generator, Progress
 from teramind.geometry import Slab
 from teramind.network import Network, load_network
+from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
@@ -72,8 +73,9 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     run, device = config.generate, device_for(config)
     network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
     noise = make_noise(run.noise, seed=run.seed, spec=network.spec, windows=config.windows)
+    multiply_in(network, getattr(torch, run.precision))
     return Generator(
-        network=for_inference(network.to(device, getattr(torch, run.precision))),
+        network=for_inference(network.to(device)),
         expression=expression,
         noise=noise,
         layout=config.layout(),

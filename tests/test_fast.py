@@ -9,7 +9,7 @@ from test_generate import make_generator, random_network, run_slabs
 from torch.nn import functional as F
 
 from teramind.network import Network, NetworkSpec
-from teramind.network.blocks import ResidualBlock
+from teramind.network.blocks import ResidualBlock, multiply_in
 from teramind.network.fast import (
     NARROWEST,
     FastBlock,
@@ -120,5 +120,6 @@ def test_wide_networks_of_few_sections_are_made_fast(change, chosen):
     sizes = {"base": NARROWEST, "sections": 4, "dtype": torch.float32} | change
     dtype = sizes.pop("dtype")
     spec = NetworkSpec(patch=32, stains=("DAPI",), genes=2, embed=4, **sizes)
-    network = Network(spec).requires_grad_(False).eval().to(dtype)
+    network = Network(spec).requires_grad_(False).eval()
+    multiply_in(network, dtype)
     assert isinstance(for_inference(network), FastNetwork) is chosen

@@ -44,7 +44,7 @@ class Generate(Section):
     steps: Count = Field(15, description="sampling steps")
     solver: SolverName = Field("published", description="how a step is taken")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of weights and features; the state is float32 in either"
+        "float32", description="of the convolutions; the state is float32 in either"
     )
     phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
     seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")

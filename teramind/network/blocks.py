@@ -53,7 +53,10 @@ class SectionConv(nn.Conv3d):
         super().__init__(inputs, outputs, (depth, edge, edge), padding=half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, z, inputs, y, x) -> (n, z, outputs, y, x)."""
+        """(n, z, inputs, y, x) -> (n, z, outputs, y, x), in the type of x."""
+        return self._convolve(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         n, z = x.shape[:2]
         pad = self.padding[1:]
         if self.kernel_size[0] == 1:
@@ -115,6 +118,18 @@ class ResidualBlock(nn.Module):
         scale, shift = self.time(F.silu(time))[:, None, :, None, None].chunk(2, dim=2)
         h = F.silu(self.norm_out(h) * (1 + scale) + shift)
         return self.skip(x) + self.conv_out(self.dropout(h))
+
+
+def multiply_in(network: nn.Module, dtype: torch.dtype) -> None:
+    """Let the convolutions of residual blocks, nearly all of the work, multiply in `dtype`.
+
+    Norms, skips, stem and head stay as they are: what a rounding error of the noisy image costs
+    there is divided by the square root of alpha-bar, 1/90 at the first step.
+    """
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            module.conv_in.to(dtype)
+            module.conv_out.to(dtype)
 
 
 def to_quadrants(tokens: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ NARROWEST = 16
 def for_inference(network: Network) -> Network | FastNetwork:
     """The fastest form of a network on its device, equal to rounding."""
     weight = network.stem.weight
-    precise = weight.dtype in (torch.float32, torch.float64)
+    precise = {p.dtype for p in network.parameters()} <= {
+        torch.promote_types(weight.dtype, torch.float32)
+    }
     if weight.is_cpu and precise and network.spec.images <= 2 and network.spec.base >= NARROWEST:
         return FastNetwork(network)
     return network
