@@ -13,6 +13,9 @@ from teramind.volume import open_level
 BAND = 128
 """Rows of bins read at a time."""
 
+PLACE = 4
+"""Bins along the edge of a place: with the published patches of 64 pixels, one patch."""
+
 Floats = NDArray[np.float32]
 
 

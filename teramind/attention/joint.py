@@ -1,4 +1,4 @@
-"""Expression against attention, place by place: regressions, densities and display limits."""
+"""Expression against attention, place by place: regressions and densities."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.attention.coarse import coarse_bands, level, meeting
+from teramind.attention.coarse import PLACE, coarse_bands, level, meeting
 from teramind.evaluate.blocks import Sums, Tally
 from teramind.evaluate.structure import correlation, pair_sums
 from teramind.geometry import BIN, Rect
 from teramind.volume import VolumeLayout, volume_layout
-
-PLACE = 4
-"""Bins along the edge of a place: with the published patches of 64 pixels, one patch."""
 
 BLOCK = 4
 """Places along the edge of a block, whose values are drawn again together for intervals."""
@@ -49,14 +46,12 @@ class Joint:
     Attributes:
         genes: the pathway's.
         densities: places per cell (gene, expression, attention), see `STEP`.
-        levels: places per cell of each shown map (down, up, all), whether genes meet there or not.
         tally: `pair_sums` of expression and attention by gene and block.
         colours: RRGGBB of each gene.
     """
 
     genes: tuple[str, ...]
     densities: NDArray[np.int64]
-    levels: dict[str, NDArray[np.int64]]
     tally: Tally[str]
     colours: tuple[str, ...]
 
@@ -74,19 +69,6 @@ class Joint:
         known = {k: round(v, 6) if np.isfinite(v) else None for k, v in numbers.items()}
         return {"places": int(self.densities[self.genes.index(gene)].sum()), **known}
 
-    def limits(self) -> dict[str, float]:
-        """Level that all but the highest 0.2 % of places where genes meet stay below, by map."""
-        found = {kind: _quantile(cells, 0.998) for kind, cells in self.levels.items()}
-        of_gene = zip(self.genes, self.densities.sum(2), strict=True)
-        return found | {gene: _quantile(cells, 0.998) for gene, cells in of_gene}
-
-
-def _quantile(cells: NDArray[np.int64], share: float) -> float:
-    total = np.cumsum(cells)
-    if not total[-1]:
-        return 1.0
-    return round(max(STEP * (int(np.searchsorted(total, share * total[-1])) + 1), STEP), 2)
-
 
 def read_joint(volume: Path, network_genes: int) -> Joint:
     """Read a pathway's volume once, band by band.
@@ -101,7 +83,6 @@ def read_joint(volume: Path, network_genes: int) -> Joint:
     joint = Joint(
         genes,
         np.zeros((len(genes), *CELLS), np.int64),
-        {kind: np.zeros(CELLS[1], np.int64) for kind in kinds if kind != "counts"},
         Tally(area),
         layout.colours[: len(genes)],
     )
@@ -109,15 +90,13 @@ def read_joint(volume: Path, network_genes: int) -> Joint:
         maps = dict(zip(kinds, np.split(band, len(kinds)), strict=True))
         counts = np.log2(maps["counts"] + 1)
         there = meeting(maps["counts"])
-        levels = {k: level(maps[k].sum(0), network_genes) for k in kinds if k != "counts"}
-        for kind, values in levels.items():
-            joint.levels[kind][:] += _histogram(values[there], CELLS[1])
+        attention = level(maps["all"].sum(0), network_genes)
         for left in range(0, band.shape[2], BLOCK):
             cols = slice(left, left + BLOCK)
             chosen = there[:, cols]
             if not chosen.any():
                 continue
-            y = levels["all"][:, cols][chosen]
+            y = attention[:, cols][chosen]
             edge = PLACE * BIN
             block = Rect(top * edge, left * edge, BLOCK * edge, BLOCK * edge)
             for g, gene in enumerate(genes):
@@ -141,7 +120,3 @@ def _blocks_of_rows(
 
 def _cell(values: NDArray[np.float32], cells: int) -> NDArray[np.int64]:
     return np.minimum((values / STEP).astype(np.int64), cells - 1)
-
-
-def _histogram(values: NDArray[np.float32], cells: int) -> NDArray[np.int64]:
-    return np.bincount(_cell(values, cells), minlength=cells)

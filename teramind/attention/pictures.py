@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.attention.coarse import coarse_bands, level, meeting
+from teramind.attention.coarse import PLACE, coarse_bands, level, meeting
 from teramind.evaluate.structure import smooth
 from teramind.files import atomic_path
 from teramind.report.sections import scale_bar
@@ -40,7 +40,8 @@ def read_section(volume: Path, z: int, network_genes: int) -> Section:
     """Average at least 2 x 2 bins, take levels, mask attention to where genes meet, smooth.
 
     Expression is log2(N + 1), attention log2(A G + 1) of the pathway's genes added up, 0 where
-    fewer than two of the genes are. Memory: one section at the pictures' size.
+    fewer than two of the genes are within a place of `PLACE` bins. Memory: one section at the
+    pictures' size.
     """
     layout = volume_layout(volume)
     genes, kinds = layout.attributes["genes"], layout.attributes["kinds"]
@@ -48,7 +49,7 @@ def read_section(volume: Path, z: int, network_genes: int) -> Section:
     planes = np.concatenate(list(coarse_bands(volume, z, factor)), axis=1)
     maps = dict(zip(kinds, np.split(planes, len(kinds)), strict=True))
     counts, sigma = maps.pop("counts"), SMOOTHING / factor
-    there = meeting(counts)
+    there = _meeting_places(counts, max(PLACE // factor, 1))
     tissue = smooth((counts > 0).any(0), sigma) > 0.02
     return Section(
         np.stack([smooth(np.log2(counts[g] + 1), sigma) for g in range(len(genes))]),
@@ -61,6 +62,32 @@ def read_section(volume: Path, z: int, network_genes: int) -> Section:
     )
 
 
+def _meeting_places(counts: Floats, edge: int) -> NDArray[np.bool_]:
+    """Where at least two genes (gene, y, x) are in the square of `edge` pixels around."""
+    _, height, width = counts.shape
+    rows, cols = (np.arange(0, length, edge) for length in (height, width))
+    squares = np.add.reduceat(np.add.reduceat(counts, rows, 1), cols, 2)
+    there = meeting(squares).repeat(edge, 0).repeat(edge, 1)
+    return there[:height, :width]
+
+
+def display_limits(volume: Path, network_genes: int) -> dict[str, float]:
+    """Levels to show at full brightness in all sections, by gene and kind of map.
+
+    The largest, over the sections, of what all but 0.2 % of a section's picture stays below.
+    Memory: one section at the pictures' size.
+    """
+    layout = volume_layout(volume)
+    limits: dict[str, float] = {}
+    for z in range(layout.shape[1]):
+        section = read_section(volume, z, network_genes)
+        genes = zip(layout.attributes["genes"], section.expression, strict=True)
+        for name, plane in (*genes, *section.attention.items()):
+            highest = float(np.quantile(plane, 0.998))
+            limits[name] = max(limits.get(name, 0.0), round(highest, 3))
+    return {name: limit or 1.0 for name, limit in limits.items()}
+
+
 def draw_section(
     volume: Path, z: int, path: Path, *, limits: Mapping[str, float], network_genes: int, title: str
 ) -> None:
@@ -70,8 +97,7 @@ def draw_section(
         volume: the pathway's.
         z: section of the volume.
         path: PNG file to make.
-        limits: levels shown at full brightness, by gene and kind of map; those of `Joint.limits`
-            are the same for all sections.
+        limits: levels shown at full brightness, from `display_limits`.
         network_genes: genes that the network reads.
         title: stands above.
     """

@@ -8,6 +8,7 @@ from teramind.job import job
 with job(snakemake):
     from teramind.attention.joint import read_joint
     from teramind.attention.joint_picture import draw_joint
+    from teramind.attention.pictures import display_limits
     from teramind.attention.volumes import volume_path
     from teramind.files import write_json
 
@@ -15,8 +16,12 @@ with job(snakemake):
     summary = {"network_genes": genes, "pathways": {}}
     pictures = snakemake.output.get("pictures", [])
     for name, picture in zip(snakemake.params.pathways, pictures, strict=True):
-        joint = read_joint(volume_path(Path(snakemake.params.folder), name), genes)
+        volume = volume_path(Path(snakemake.params.folder), name)
+        joint = read_joint(volume, genes)
         found = joint.regressions()
         draw_joint(joint, found, Path(picture), title=name)
-        summary["pathways"][name] = {"limits": joint.limits(), "regressions": found}
+        summary["pathways"][name] = {
+            "limits": display_limits(volume, genes),
+            "regressions": found,
+        }
     write_json(snakemake.output.summary, summary)
