@@ -4,7 +4,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from teramind.config import missing_files, parse_config, read_config, refuse_other_results
+from teramind.config import (
+    missing_files,
+    parse_config,
+    read_config,
+    refuse_other_results,
+)
 from teramind.errors import UserError
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
 from teramind.progress import show_progress
@@ -48,7 +53,9 @@ def stop(lines):
 
 
 try:
-    for path in workflow.configfiles:  # Snakemake merged them, blind to keys given twice
+    for (
+        path
+    ) in workflow.configfiles:  # Snakemake merged them, blind to keys given twice
         read_config(path)
     settings = parse_config(config)
     refuse_other_results(settings, Path(results("provenance.json")))
