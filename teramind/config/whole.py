@@ -169,7 +169,10 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(values))
     except ValidationError as error:
         kinds = ("molecules", "cells", "tiles")
-        found = (problem(e, Config, kinds) for e in error.errors(include_url=False))
+        errors = error.errors(include_url=False)
+        # pydantic finds a list too short whose entries are at fault
+        inner = {e["loc"][:depth] for e in errors for depth in range(len(e["loc"]))}
+        found = (problem(e, Config, kinds) for e in errors if not e["loc"] or e["loc"] not in inner)
         raise UserError(*(line for lines in found for line in lines.split("\n"))) from None
 
 

@@ -1,0 +1,95 @@
+"""Whatever bytes a reader is given, it reads them or says one clear line."""
+
+import os
+import random
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from said import bounded, file
+from test_bad_configs import RUNS
+from test_bad_files import h5ad, image, read_cells, resample
+from test_bad_tables import TABLE, bin_table, parquet
+from workflow_project import config_with
+
+from teramind.config import parse_config, read_config
+from teramind.errors import UserError
+from teramind.expression.panel import read_panel
+from teramind.network import Network, NetworkSpec, load_network, save_network
+
+EXAMPLES = int(os.environ.get("FUZZ", "30"))
+
+
+def checkpoint(folder):
+    spec = NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=1, base=2, embed=2)
+    save_network(Network(spec), folder / "a.safetensors")
+    return folder / "a.safetensors"
+
+
+def pickled(folder):
+    torch.save({"state_dict": {"model.a": torch.ones(9)}}, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def configured(path):
+    parse_config(read_config(path))
+
+
+READERS = {
+    "config": (file("c.yaml", f"a: [1, x]\nb: {config_with()}\n{RUNS}"), configured),
+    "panel": (file("p.txt", "Th\nGad1\n# none\n"), read_panel),
+    "csv": (file("m.csv", TABLE * 3), bin_table),
+    "parquet": (parquet(gene=["Th", "Gad1"], x=[1.0, 2.0], y=[3.0, 4.0]), bin_table),
+    "h5ad": (h5ad(lambda _: None), read_cells),
+    "tiff": (image(), resample),
+    "safetensors": (checkpoint, load_network),
+    "pickle": (pickled, load_network),
+}
+
+
+def damaged(content, seed):
+    """A file's bytes cut off, with bits flipped, or with one part copied over another."""
+    chance = random.Random(seed)
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        place, other = (chance.randrange(len(changed) or 1) for _ in range(2))
+        kind = chance.randrange(3)
+        if kind == 0 and changed:
+            changed[place] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            changed[place : place + 8] = changed[other : other + 8]
+        elif chance.random() < 0.3:
+            del changed[place:]
+    return bytes(changed)
+
+
+@cache
+def good(make, tmp_path_factory):
+    """Name and bytes of a file that is read."""
+    path = make(tmp_path_factory.mktemp("good"))
+    return path.name, path.read_bytes()
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(junk=st.binary(max_size=200), seed=st.integers(0, 2**32), whole=st.integers(0, 4))
+def test_a_damaged_file(reader, tmp_path_factory, junk, seed, whole):
+    make, read = READERS[reader]
+    name, content = good(make, tmp_path_factory)
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(damaged(content, seed) if whole else junk)
+    folder = path.parent
+    before = set(folder.iterdir())
+    try:
+        with bounded():
+            read(path)
+    except UserError as error:
+        for line in str(error).split("\n"):
+            assert line.isprintable() or "\u00a0" in line, line
+        assert set(folder.iterdir()) == before
