@@ -3,6 +3,8 @@
 import os
 import random
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -66,10 +68,11 @@ def damaged(content, seed):
 
 
 @cache
-def good(make, tmp_path_factory):
+def good(make):
     """Name and bytes of a file that is read."""
-    path = make(tmp_path_factory.mktemp("good"))
-    return path.name, path.read_bytes()
+    with TemporaryDirectory() as folder:
+        path = make(Path(folder))
+        return path.name, path.read_bytes()
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -81,7 +84,7 @@ def good(make, tmp_path_factory):
 @given(junk=st.binary(max_size=200), seed=st.integers(0, 2**32), whole=st.integers(0, 4))
 def test_a_damaged_file(reader, tmp_path_factory, junk, seed, whole):
     make, read = READERS[reader]
-    name, content = good(make, tmp_path_factory)
+    name, content = good(make)
     path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(damaged(content, seed) if whole else junk)
     folder = path.parent
