@@ -191,6 +191,42 @@ def test_a_volume_is_compared_where_it_lies(files):
     assert all(row["whole"]["generated"] > 0.999 for row in record["sections"])
 
 
+def test_without_real_images_the_volume_is_judged_by_itself(files):
+    paths = files(noise(12), noise(12))
+    alone, compared = (
+        evaluate(**paths | change, holdout=None)["sections"] for change in ({"reference": None}, {})
+    )
+    for row, other in zip(alone, compared, strict=True):
+        assert set(row["whole"]) == {"grey", "nuclei", "borders"}
+        assert row["whole"]["grey"]["generated"] == other["whole"]["grey"]["generated"]
+        assert set(row["whole"]["grey"]) == {"generated"}
+        assert (row["whole"]["nuclei"] == {}) == (row["stain"] != "DAPI")
+        assert "f1" not in row["whole"]["nuclei"]
+        borders = other["whole"]["borders"]
+        assert row["whole"]["borders"]["patch"]["generated"] == borders["patch"]["generated"]
+
+
+@pytest.mark.parametrize("brighter", [0, 50])
+def test_the_frechet_distance_of_real_images_is_its_floor(files, monkeypatch, brighter):
+    """A network of one feature per row of pixels stands in for those that need weights."""
+    rows = "teramind.evaluate.compare.feature_network"
+    monkeypatch.setattr(rows, lambda name: lambda images: images.mean(2))
+    monkeypatch.setattr("teramind.evaluate.frechet.TILE", 16)
+    real = noise(13)
+    generated = np.clip(real.astype(int) + brighter, 0, 255).astype(np.uint8)
+    paths = files(generated, real)
+    record = evaluate(**paths, holdout=HOLDOUT, frechet="any")
+    assert {(row["stain"], row["area"]) for row in record["frechet"]} == {
+        (stain, area) for stain in ("DAPI", "PolyT") for area in ("holdout", "whole")
+    }
+    for row in record["frechet"]:
+        assert row["tiles"] == (12 if row["area"] == "holdout" else 48)
+        assert (row["generated"] > 5 * row["real"]) == bool(brighter)
+        assert brighter or row["generated"] == row["real"]
+    table = pd.read_csv(paths["table"])
+    assert table[table["measure"] == "frechet"]["section"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("reference", "holdout", "place", "complaint"),
     [

@@ -11,7 +11,7 @@ from teramind.evaluate.blocks import BLOCK, MOST_PARTS, Tally, blocks_of, estima
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
-    histogram_sums,
+    histogram,
     log_power_ratio,
     spectrum_sums,
     wasserstein,
@@ -102,8 +102,9 @@ def test_smoothing_knows_no_padding():
 
 def test_a_brighter_copy_is_as_far_as_it_is_brighter():
     dark = np.clip(texture(7), 0, 200)
-    assert wasserstein(histogram_sums(dark + 30, dark)) == pytest.approx(30)
-    assert wasserstein(histogram_sums(dark, dark)) == 0
+    levels, brighter = histogram(dark), histogram(dark + 30)
+    assert wasserstein(np.append(brighter, levels)) == pytest.approx(30)
+    assert wasserstein(np.append(levels, levels)) == 0
 
 
 def test_blurring_takes_power_from_the_short_wavelengths_alone():
@@ -176,8 +177,9 @@ def test_f1_counts_what_is_missing_and_what_is_too_many():
     assert f1(np.array([6, 8, 12])) == pytest.approx(2 * 0.75 * 0.5 / (0.75 + 0.5))
 
 
-def ratio_of(image, edge=32, origin=(0, 0)):
-    return border_ratio(border_sums(image, Rect(0, 0, *image.shape), edge=edge, origin=origin))
+def ratio_of(image, edge=32, origin=(0, 0), patch=32):
+    whole = Rect(0, 0, *image.shape)
+    return border_ratio(border_sums(image, whole, edge=edge, origin=origin, patch=patch))
 
 
 def test_borders_that_are_not_there_do_not_show():
@@ -194,5 +196,15 @@ def test_planted_borders_show_where_they_are():
 def test_a_step_has_the_energy_of_its_height():
     image = np.zeros((64, 64), np.uint8)
     image[:, 32:] = 10
-    across, crossings, beside, _ = border_sums(image, Rect(0, 0, 64, 64), edge=32, origin=(0, 0))
-    assert across == 64 * 100 and crossings == 64 + 64 and beside == 0
+    whole = Rect(0, 0, 64, 64)
+    across, crossings, inside, _ = border_sums(image, whole, edge=32, origin=(0, 0), patch=32)
+    assert across == 64 * 100 and crossings == 64 + 64 and inside == 0
+
+
+def test_borders_of_patches_do_not_hide_those_of_slabs():
+    """What is across a slab's border is held against the inside of patches, not their borders."""
+    image = texture(11, (512, 512))
+    for shift, every in ((15, 32), (45, 128)):
+        image[:, every::every] = np.clip(image[:, every::every].astype(int) + shift, 0, 255)
+    patches, slabs = ratio_of(image, 32), ratio_of(image, 128)
+    assert 1.2 < patches < slabs

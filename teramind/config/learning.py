@@ -21,6 +21,20 @@ class Reference(Section):
     )
 
 
+class Evaluation(Section):
+    """What the comparison adds; without `reference`, that the volume is judged at all."""
+
+    frechet: str | None = Field(
+        None,
+        min_length=1,
+        description="Frechet distance of features: efficientnet-lite0, or a file with the weights "
+        "of FID's Inception",
+    )
+    cellpose: str | None = Field(
+        None, min_length=1, description="file with Cellpose weights, to find nuclei by it"
+    )
+
+
 class Phantom(Section):
     """Made-up tissue in the place of real images and molecules."""
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.generation import Generate, NetworkSection, Plane
-from teramind.config.learning import Phantom, Reference, Train
+from teramind.config.learning import Evaluation, Phantom, Reference, Train
 from teramind.config.problems import problem
 from teramind.config.values import Box, PathText, Section, Text, four_numbers_or_all
 from teramind.errors import UserError
@@ -44,6 +44,7 @@ class Config(Section):
     network: NetworkSection
     generate: Generate
     reference: Reference | None = None
+    evaluation: Evaluation | None = None
     phantom: Phantom | None = None
     train: Train | None = None
     attention: Attention | None = None
@@ -142,7 +143,7 @@ class Config(Section):
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results", "generate.threads", "generate.gpus"}
         free |= {"train.threads", "train.gpus", "train.save_minutes"}
-        settings = self.model_dump(mode="json", exclude={"attention"})
+        settings = self.model_dump(mode="json", exclude={"attention", "evaluation"})
         if not self.trains:  # then the images are only compared with
             del settings["reference"], settings["train"]
         return {key: value for key, value in flatten(settings).items() if key not in free}

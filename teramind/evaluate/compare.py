@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import zarr
-from numpy.typing import NDArray
 
 from teramind.errors import UserError
-from teramind.evaluate.baseline import TILE as RASTER_TILE
-from teramind.evaluate.baseline import Regression, density, fit_regression
-from teramind.evaluate.blocks import blocks_of
-from teramind.evaluate.measure import Image, Scene
-from teramind.evaluate.place import Place, volume_place
+from teramind.evaluate.baseline import fit_regression
+from teramind.evaluate.cellpose import cellpose_finder
+from teramind.evaluate.comparison import Comparison
+from teramind.evaluate.features import feature_network
+from teramind.evaluate.measure import Lattice
+from teramind.evaluate.nuclei import find_nuclei
+from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.files import atomic_path, write_json
 from teramind.geometry import Rect
@@ -40,77 +40,92 @@ NOTES = {
     "log10_power_ratio": "Power of the generated image over the real one's, wavelengths from "
     "scale_um to twice that.",
     "border_ratio": "Mean squared step between pixels across borders of patches or slabs, over "
-    "that a quarter of a cell beside them; 1 where no border shows.",
-    "nuclei": "Otsu threshold of each image and watershed; f1 counts nuclei within 4 um of a real "
-    "one as found.",
+    "that inside patches, a quarter of a patch from their borders; 1 where no border shows.",
+    "frechet": "Squared Frechet distance of the features of tiles of 128 pixels, covariances "
+    "shrunk, all sections together. Generated: generated tiles from real ones of other places; "
+    "real: the floor, real tiles from those same real ones. parts: tiles on either side.",
+    "nuclei": "Otsu threshold of each image and watershed, or Cellpose; f1 counts nuclei within "
+    "4 um of a real one as found.",
     "whole": "The part of the plane that volume and reference share, background and training area "
     "included. Only the holdout was kept from training.",
 }
-
-
-class Lattice(NamedTuple):
-    """The cells whose borders may show: patch and slab edge, first slab's corner, in pixels."""
-
-    patch: int
-    slab: int
-    corner: tuple[int, int]
 
 
 def evaluate(
     *,
     volume: str | Path,
     raster: str | Path,
-    reference: str | Path,
+    reference: str | Path | None,
     holdout: Rect | None,
     lattice: Lattice,
     summary: str | Path,
     table: str | Path,
+    frechet: str | None = None,
+    cellpose: str | Path | None = None,
 ) -> dict[str, Any]:
     """Compare a volume with real images; write a summary (JSON) and every measure (CSV, Parquet).
 
-    Memory: a tile of 1024 pixels and 80 um around it, in some ten float32 copies.
+    Without real images: its grey levels, nuclei and borders alone.
+
+    Memory: a tile of 1024 pixels and 80 um around it in some ten float32 copies, about 70 MiB
+    measured on 2048 x 2048 pixels; sums over at most 1024 parts of an area; with `frechet` the
+    features of at most 2048 tiles and a network's activations of 32.
 
     Args:
         volume: generated volume; its origin says where it lies on the plane.
         raster: expression raster it was generated from.
         reference: real images as `resample_images` writes them: pixel (0, 0) of section 0 is the
-            plane's, stains are the volume's.
+            plane's, stains are the volume's. None when there are none.
         holdout: rectangle of the plane, in pixels, kept from training; None when there was none.
         lattice: the cells it was generated in.
         summary: JSON file to write; it is also returned.
         table: CSV file to write; the Parquet file beside it has the same name.
+        frechet: network of the Frechet distance, see `feature_network`; None leaves it out.
+        cellpose: file with Cellpose weights; None finds nuclei by threshold and watershed.
 
     Raises:
-        UserError: when volume, reference and holdout share no pixels, or the stains differ.
+        UserError: when volume, reference and holdout share no pixels, the stains differ, or what
+            `frechet` or `cellpose` need is not there.
     """
     layout = volume_layout(volume)
-    images = open_images(reference, layout.stains)
-    shared = _shared(layout, images, where=f"reference {reference}")
+    images = None if reference is None else open_images(reference, layout.stains)
+    shared = volume_place(layout).rect
+    if images is not None:
+        shared = _shared(layout, images, where=f"reference {reference}")
     if holdout is not None and not holdout.cut(shared).height:
         raise UserError(
             f"holdout {tuple(holdout)}: lies outside {tuple(shared)}, what volume and reference "
             "share; give a rectangle inside (y, x, height, width in pixels)"
         )
     expression = Raster.open(raster)
-    comparison = _Comparison(
+    pixel = layout.pixel_size_um
+    comparison = Comparison(
         layout=layout,
         generated=open_level(volume, 0),
         reference=images,
         raster=expression,
-        regression=fit_regression(expression, images, holdout),
+        regression=None if images is None else fit_regression(expression, images, holdout),
         shared=shared,
         lattice=lattice,
+        finder=cellpose_finder(cellpose, pixel_size_um=pixel)
+        if cellpose
+        else partial(find_nuclei, pixel_size_um=pixel),
+        features=feature_network(frechet) if frechet else None,
     )
     areas = {"holdout": holdout.cut(shared)} if holdout else {}
     areas["whole"] = shared
-    measures = pd.DataFrame(comparison.rows(areas))
+    measures = pd.DataFrame(comparison.rows(areas)).astype({"section": "Int64"})
     _write_table(measures, Path(table))
     record = {
         "smoothing_um": SUMMARY_SCALE_UM,
         "pixel_size_um": layout.pixel_size_um,
+        "compared": images is not None,
         "holdout": holdout and list(holdout),
         "whole": list(shared),
         "notes": NOTES,
+        "frechet": _frechet(measures),
+        "histograms": comparison.histograms(next(iter(areas.values()))),
+        "regression": comparison.regression and comparison.regression.weights.tolist(),
         "sections": _summary(measures),
     }
     write_json(summary, record)
@@ -137,94 +152,37 @@ def _summary(measures: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _area_summary(rows: pd.DataFrame) -> dict[str, Any]:
     at_scale = rows[(rows["measure"] == "correlation") & (rows["scale_um"] == SUMMARY_SCALE_UM)]
-    found: dict[str, Any] = {
-        row.subject: None if np.isnan(row.value) else row.value for row in at_scale.itertuples()
-    }
+    found: dict[str, Any] = _of_subjects(at_scale)
     grey = rows[rows["measure"].str.startswith("grey_")].set_index(["subject", "measure"])["value"]
     found["grey"] = {
         subject: {"mean": grey[subject, "grey_mean"], "sd": grey[subject, "grey_deviation"]}
         for subject in ("generated", "real")
+        if (subject, "grey_mean") in grey
+    }
+    borders = rows[rows["measure"].str.endswith("_border_ratio")]
+    found["borders"] = {
+        measure.removesuffix("_border_ratio"): _of_subjects(part)
+        for measure, part in borders.groupby("measure", sort=False)
     }
     nuclei = rows[rows["measure"].str.startswith("nuclei_")]
     found["nuclei"] = {
-        measure.removeprefix("nuclei_"): {
-            row.subject: None if np.isnan(row.value) else row.value for row in part.itertuples()
-        }
+        measure.removeprefix("nuclei_"): _of_subjects(part)
         for measure, part in nuclei.groupby("measure", sort=False)
     }
     return found
 
 
-class _Comparison(NamedTuple):
-    """Everything that a section is compared with; rectangles are of the plane."""
+def _of_subjects(rows: pd.DataFrame) -> dict[str, float | None]:
+    return {row.subject: None if np.isnan(row.value) else row.value for row in rows.itertuples()}
 
-    layout: VolumeLayout
-    generated: zarr.Array[Any]
-    reference: zarr.Array[Any]
-    raster: Raster
-    regression: Regression
-    shared: Rect
-    lattice: Lattice
 
-    def rows(self, areas: dict[str, Rect]) -> Iterator[dict[str, Any]]:
-        """Every measure of every section that both have, stain and area."""
-        first = self.place.first
-        last = min(first + self.generated.shape[1], self.reference.shape[1])
-        for section in range(first, last):
-            for c, stain in enumerate(self.layout.stains):
-                scene = self.scene(section, c)
-                for area, rect in areas.items():
-                    for measure in scene.measures(rect):
-                        yield {
-                            "section": section,
-                            "stain": stain,
-                            "area": area,
-                            **measure._asdict(),
-                        }
-
-    @property
-    def place(self) -> Place:
-        return volume_place(self.layout)
-
-    def scene(self, section: int, c: int) -> Scene:
-        """One section of one stain."""
-        subjects: dict[str, Image] = {
-            "generated": partial(self._read_generated, section, c),
-            "density": self._density(section),
-            "regression": partial(self.regression.predict, self.raster, section, stain=c),
-        }
-        if self.reference.shape[1] > 1:
-            other = section + 1 if section + 1 < self.reference.shape[1] else section - 1
-            subjects["neighbour"] = partial(self._read_real, other, c)
-        return Scene(
-            real=partial(self._read_real, section, c),
-            subjects=subjects,
-            stain=self.layout.stains[c],
-            pixel_size_um=self.layout.pixel_size_um,
-            whole=self.shared,
-            borders={
-                "patch": (self.lattice.patch, self.lattice.corner),
-                "slab": (self.lattice.slab, self.lattice.corner),
-            },
-        )
-
-    def _read_generated(self, section: int, c: int, rect: Rect) -> NDArray[np.uint8]:
-        first, whole = self.place
-        return np.asarray(self.generated[c, section - first, *rect.within(whole)])
-
-    def _read_real(self, section: int, c: int, rect: Rect) -> NDArray[np.uint8]:
-        rows, cols = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
-        return np.asarray(self.reference[c, section, rows, cols])
-
-    def _density(self, section: int) -> Image:
-        """Molecule density scaled so that its largest value is 255."""
-        tiles = blocks_of(self.shared, RASTER_TILE)
-        largest = max(float(density(self.raster, section, tile).max()) for tile in tiles)
-
-        def image(rect: Rect) -> NDArray[np.float32]:
-            return density(self.raster, section, rect) * np.float32(255 / max(largest, 1))
-
-        return image
+def _frechet(measures: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each stain and area the distance, its floor and the tiles on either side."""
+    rows = measures[measures["measure"] == "frechet"]
+    return [
+        {"stain": stain, "area": area, "tiles": int(part["parts"].iloc[0]), **_of_subjects(part)}
+        for (stain, area), part in rows.groupby(["stain", "area"], sort=False)
+    ]
 
 
 def _shared(layout: VolumeLayout, images: zarr.Array[Any], *, where: str) -> Rect:

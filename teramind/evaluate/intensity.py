@@ -13,44 +13,32 @@ from teramind.evaluate.blocks import BLOCK, Statistic, Sums
 
 LEVELS = 256
 
-FIRST, SECOND = slice(0, LEVELS), slice(LEVELS, 2 * LEVELS)
-"""Where the histograms of the two images are in `histogram_sums`."""
-
 BANDS_UM = (2.0, 4.0, 8.0, 16.0, 32.0)
 """Edges of the bands of wavelengths in um."""
 
 
-def histogram_sums(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Sums:
-    """Histograms of two images, one after the other, (512,)."""
-    return np.concatenate([np.bincount(i.ravel(), minlength=LEVELS) for i in (a, b)]).astype(float)
+def histogram(image: NDArray[np.uint8]) -> Sums:
+    """How many pixels have each grey level, (256,)."""
+    return np.bincount(image.ravel(), minlength=LEVELS).astype(float)
 
 
 def wasserstein(sums: Sums) -> float:
-    """Mean distance in grey levels that turns one histogram into the other (earth mover's)."""
-    a, b = sums[FIRST], sums[SECOND]
+    """Mean distance in grey levels that turns the first histogram into the second (2 x 256,)."""
+    a, b = sums[:LEVELS], sums[LEVELS:]
     if not a.sum() or not b.sum():
         return float("nan")
     levels = np.arange(LEVELS)
     return float(wasserstein_distance(levels, levels, a, b))
 
 
-def mean_of(image: slice) -> Statistic:
-    """Mean grey level of one image (`FIRST` or `SECOND`) from `histogram_sums`."""
-
-    def mean(sums: Sums) -> float:
-        return float(np.average(np.arange(LEVELS), weights=sums[image]))
-
-    return mean
+def mean(sums: Sums) -> float:
+    """Mean grey level of a `histogram`."""
+    return float(np.average(np.arange(LEVELS), weights=sums))
 
 
-def deviation_of(image: slice) -> Statistic:
-    """Standard deviation of one image (`FIRST` or `SECOND`) from `histogram_sums`."""
-
-    def deviation(sums: Sums) -> float:
-        squares = (np.arange(LEVELS) - mean_of(image)(sums)) ** 2
-        return float(np.sqrt(np.average(squares, weights=sums[image])))
-
-    return deviation
+def deviation(sums: Sums) -> float:
+    """Standard deviation of the grey levels of a `histogram`."""
+    return float(np.sqrt(np.average((np.arange(LEVELS) - mean(sums)) ** 2, weights=sums)))
 
 
 def spectrum_sums(image: NDArray[Any], pixel_size_um: float) -> Sums:

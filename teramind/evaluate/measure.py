@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,17 +14,15 @@ from teramind.evaluate.blocks import BLOCK, Tally, blocks_of, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
-    FIRST,
     LEVELS,
-    SECOND,
-    deviation_of,
-    histogram_sums,
+    deviation,
+    histogram,
     log_power_ratio,
-    mean_of,
+    mean,
     spectrum_sums,
     wasserstein,
 )
-from teramind.evaluate.nuclei import NEAR_UM, Census, f1, find_nuclei, otsu
+from teramind.evaluate.nuclei import NEAR_UM, Census, Finder, f1, otsu
 from teramind.evaluate.structure import REACH, correlation, pair_sums, smooth
 from teramind.geometry import Rect
 
@@ -38,6 +36,14 @@ NUCLEAR_STAIN = "DAPI"
 
 Image = Callable[[Rect], NDArray[Any]]
 """Grey levels (y, x) of a rectangle of the plane."""
+
+
+class Lattice(NamedTuple):
+    """The cells whose borders may show: patch and slab edge, first slab's corner, in pixels."""
+
+    patch: int
+    slab: int
+    corner: tuple[int, int]
 
 
 class Measure(NamedTuple):
@@ -56,17 +62,25 @@ class Measure(NamedTuple):
 class Scene:
     """What is measured: images by subject, the real one, and the geometry they share."""
 
-    real: Image
+    real: Image | None
     subjects: dict[str, Image]
     stain: str
     pixel_size_um: float
     whole: Rect
-    borders: dict[str, tuple[int, tuple[int, int]]] = field(default_factory=dict)
-    """Lattices whose borders may show in what is generated: edge in pixels, y and x of one."""
+    finder: Finder
+    lattice: Lattice
+
+    @property
+    def images(self) -> dict[str, Image]:
+        """The generated image and, where there is one, the real one."""
+        generated = {"generated": self.subjects["generated"]}
+        return generated if self.real is None else {**generated, "real": self.real}
 
     def measures(self, area: Rect) -> Iterator[Measure]:
         """Measure every subject on `area`, a part of `whole`."""
-        yield from _correlations(self, area)
+        if self.real is not None:
+            yield from _correlations(self, self.real, area)
+            yield from _likenesses(self, self.real, area)
         yield from _intensities(self, area)
         yield from _borders(self, area)
         if self.stain == NUCLEAR_STAIN:
@@ -81,21 +95,21 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _correlations(scene: Scene, area: Rect) -> Iterator[Measure]:
+def _correlations(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
     tally = Tally[tuple[str, float]](area)
     for tile in blocks_of(area, TILE):
         around = _grown(tile, REACH * max(SCALES_UM), scene)
-        real = scene.real(around)
+        real = target(around)
         made = {name: image(around) for name, image in scene.subjects.items()}
         for scale in SCALES_UM:
             near, sigma = _grown(tile, REACH * scale, scene), scale / scene.pixel_size_um
             cut = near.within(around)
-            target = smooth(real[cut], sigma)
+            wanted = smooth(real[cut], sigma)
             for name, pixels in made.items():
                 image = smooth(pixels[cut], sigma)
                 for block in blocks_of(tile):
                     part = block.within(near)
-                    tally.add((name, scale), block, pair_sums(image[part], target[part]))
+                    tally.add((name, scale), block, pair_sums(image[part], wanted[part]))
     for (name, scale), found in tally.estimates(correlation):
         yield Measure(name, "correlation", scale, *found)
 
@@ -103,17 +117,25 @@ def _correlations(scene: Scene, area: Rect) -> Iterator[Measure]:
 def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
     tally = Tally[str](area)
     for tile in blocks_of(area, TILE):
-        real, made = scene.real(tile), _grey(scene.subjects["generated"](tile))
+        for subject, image in scene.images.items():
+            pixels = _grey(image(tile))
+            for block in blocks_of(tile):
+                tally.add(subject, block, histogram(pixels[block.within(tile)]))
+    for subject in scene.images:
+        for name, statistic in (("mean", mean), ("deviation", deviation)):
+            yield Measure(subject, f"grey_{name}", np.nan, *tally.estimate(subject, statistic))
+
+
+def _likenesses(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
+    tally = Tally[str](area)
+    for tile in blocks_of(area, TILE):
+        real, made = target(tile), _grey(scene.subjects["generated"](tile))
         for block in blocks_of(tile):
             pair = made[block.within(tile)], real[block.within(tile)]
-            tally.add("histogram", block, histogram_sums(*pair))
+            tally.add("histogram", block, np.concatenate([histogram(i) for i in pair]))
             if block.height == block.width == BLOCK:
                 spectra = [spectrum_sums(i, scene.pixel_size_um) for i in pair]
                 tally.add("spectrum", block, np.concatenate(spectra))
-    for subject, image in (("generated", FIRST), ("real", SECOND)):
-        for name, statistic in (("mean", mean_of(image)), ("deviation", deviation_of(image))):
-            found = tally.estimate("histogram", statistic)
-            yield Measure(subject, f"grey_{name}", np.nan, *found)
     yield Measure("generated", "wasserstein", np.nan, *tally.estimate("histogram", wasserstein))
     for band, wavelength in enumerate(BANDS_UM[:-1]):
         if wavelength >= 2 * scene.pixel_size_um:
@@ -122,16 +144,17 @@ def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
 
 
 def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
-    images = {"generated": scene.subjects["generated"], "real": scene.real}
     tally = Tally[tuple[str, str]](area)
+    patch, slab, origin = scene.lattice
     for tile in blocks_of(area, TILE):
         read = _with_lead(tile, area)
-        for subject, image in images.items():
+        for subject, image in scene.images.items():
             pixels = _grey(image(read))
-            for kind, (edge, origin) in scene.borders.items():
+            for kind, edge in (("patch", patch), ("slab", slab)):
                 for block in blocks_of(tile, min(4 * edge, TILE)):
                     rect = _with_lead(block, read)
-                    sums = border_sums(pixels[rect.within(read)], rect, edge=edge, origin=origin)
+                    cut = pixels[rect.within(read)]
+                    sums = border_sums(cut, rect, edge=edge, origin=origin, patch=patch)
                     tally.add((subject, kind), block, sums)
     for (subject, kind), found in tally.estimates(border_ratio):
         yield Measure(subject, f"{kind}_border_ratio", np.nan, *found)
@@ -143,18 +166,18 @@ def _with_lead(rect: Rect, area: Rect) -> Rect:
 
 
 def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
-    images = {"real": scene.real, **scene.subjects}
+    images = {**scene.images, **scene.subjects}
     thresholds = {name: _threshold(image, area) for name, image in images.items()}
     tally = Tally[tuple[str, str]](area)
     pixel = scene.pixel_size_um
     for tile in blocks_of(area, TILE):
         around = _grown(tile, NEAR_UM, scene)
         found = {
-            name: find_nuclei(_grey(image(around)), pixel_size_um=pixel, threshold=thresholds[name])
+            name: scene.finder(_grey(image(around)), threshold=thresholds[name])
             for name, image in images.items()
         }
         for subject, nuclei in found.items():
-            census = Census(nuclei, found["real"])
+            census = Census(nuclei, found.get("real"))
             for block in blocks_of(tile, 2 * BLOCK):
                 low = np.array([block.y - around.y, block.x - around.x]) * pixel
                 size = np.array([block.height, block.width]) * pixel
@@ -165,12 +188,12 @@ def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
             yield Measure(
                 subject, f"nuclei_{name}", np.nan, *tally.estimate((subject, name), ratio)
             )
-        if subject != "real":
+        if scene.real is not None and subject != "real":
             yield Measure(subject, "nuclei_f1", np.nan, *tally.estimate((subject, "f1"), f1))
 
 
 def _threshold(image: Image, area: Rect) -> float:
-    histogram = np.zeros(LEVELS)
+    levels = np.zeros(LEVELS)
     for tile in blocks_of(area, TILE):
-        histogram += np.bincount(_grey(image(tile)).ravel(), minlength=LEVELS)
-    return otsu(histogram)
+        levels += histogram(_grey(image(tile)))
+    return otsu(levels)

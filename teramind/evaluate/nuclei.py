@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ class Nuclei(NamedTuple):
     middles: Floats
     diameters: Floats
     greys: Floats
+
+
+class Finder(Protocol):
+    """What finds the nuclei of an image."""
+
+    def __call__(self, image: NDArray[np.uint8], *, threshold: float) -> Nuclei:
+        """Find them in (y, x); `threshold` is the grey level of its `otsu`."""
 
 
 def otsu(histogram: NDArray[Any]) -> float:
@@ -77,10 +84,11 @@ def find_nuclei(image: NDArray[np.uint8], *, pixel_size_um: float, threshold: fl
     seeds = np.zeros(image.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     labels = watershed(-depth, seeds, mask=bright)
-    return _measure(image, labels, pixel_size_um)
+    return measure_labels(image, labels, pixel_size_um)
 
 
-def _measure(image: NDArray[np.uint8], labels: NDArray[Any], pixel_size_um: float) -> Nuclei:
+def measure_labels(image: NDArray[np.uint8], labels: NDArray[Any], pixel_size_um: float) -> Nuclei:
+    """Measure segmented nuclei: `labels` (y, x) has a number from 1 for each, 0 elsewhere."""
     numbers = np.arange(1, labels.max() + 1)
     pixels = np.bincount(labels.ravel(), minlength=len(numbers) + 1)[1:]
     numbers = numbers[pixels * pixel_size_um**2 >= LEAST_UM2]
@@ -118,17 +126,17 @@ def matched(made: Floats, real: Floats) -> NDArray[np.intp]:
 class Census:
     """Nuclei of one image beside the real ones, to be summed over rectangles."""
 
-    def __init__(self, nuclei: Nuclei, real: Nuclei) -> None:
-        self._nuclei, self._real = nuclei, real
+    def __init__(self, nuclei: Nuclei, real: Nuclei | None) -> None:
+        self._nuclei, self._real = nuclei, np.empty((0, 2)) if real is None else real.middles
         self._nearest = nearest_neighbours_um(nuclei.middles)
-        self._found = matched(nuclei.middles, real.middles) >= 0
+        self._found = matched(nuclei.middles, self._real) >= 0
 
     def sums(self, low: Floats, high: Floats) -> dict[str, Floats]:
         """Sums for `ratio` (for `f1` those it takes) of nuclei with middles in [low, high) um."""
         here = _between(self._nuclei.middles, low, high)
         number, apart = here.sum(), self._nearest[here]
         apart = apart[np.isfinite(apart)]
-        real = _between(self._real.middles, low, high).sum()
+        real = _between(self._real, low, high).sum()
         sums = {
             "per_mm2": (number, np.prod(high - low) / 1e6),
             "diameter_um": (self._nuclei.diameters[here].sum(), number),

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from teramind.config import FROM_TRAINING
+from teramind.evaluate.baseline import Regression
 from teramind.files import atomic_path
 from teramind.geometry import Rect
 from teramind.report.attention import read_attention
 from teramind.report.facts import fact_tables, read_json, read_panel_report, verdicts
+from teramind.report.measures import measures_figure
 from teramind.report.pictures import embed_file
 from teramind.report.runtime import duration, rule_times
 from teramind.report.seams import VISIBLE, read_seams
@@ -62,6 +65,7 @@ def write_report(
         UserError: when volume, raster or reference are not what they should be.
     """
     scores = read_json(evaluation) if evaluation else None
+    compared = bool(scores and scores["compared"])
     record = read_json(provenance)
     layout = volume_layout(volume)
     page = {
@@ -70,12 +74,18 @@ def write_report(
         "generate": record["config"]["generate"],
         "network": Path(record["config"]["network"]["checkpoint"]).name,
         "trained": record["config"]["network"]["checkpoint"] == FROM_TRAINING,
-        "gallery": section_gallery(volume, raster, reference=reference, holdout=_holdout(scores)),
+        "gallery": section_gallery(
+            volume, raster, reference=reference, holdout=_holdout(scores), weights=_weights(scores)
+        ),
         "summary": read_json(summary),
         "seams": read_seams(receipts),
         "visible": VISIBLE,
-        "scores": scores,
-        "verdicts": verdicts(scores) if scores else [],
+        "scores": scores if compared else None,
+        "alone": scores if scores and not compared else None,
+        "verdicts": verdicts(scores) if compared and scores else [],
+        "measures": measures_figure(evaluation.with_suffix(".csv"), scores)
+        if evaluation and scores and compared
+        else None,
         "loss": _loss(training),
         "attention": read_attention(attention) if attention else None,
         "panel": read_panel_report(panel_table),
@@ -103,6 +113,10 @@ def _template() -> Any:
 
 def _holdout(scores: Mapping[str, Any] | None) -> Rect | None:
     return Rect(*scores["holdout"]) if scores and scores["holdout"] else None
+
+
+def _weights(scores: Mapping[str, Any] | None) -> Regression | None:
+    return Regression(np.array(scores["regression"])) if scores and scores["regression"] else None
 
 
 def _loss(training: Path | None) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from scipy.ndimage import uniform_filter
 
+from teramind.evaluate.baseline import Regression
 from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
@@ -123,17 +124,28 @@ class _Pixels:
     close: Rect | None
     close_made: list[Grey]
     close_real: list[Grey]
+    close_fitted: list[Grey]
+    close_density: Floats | None
 
 
 def section_gallery(
-    volume: str | Path, raster: str | Path, *, reference: Path | None, holdout: Rect | None
+    volume: str | Path,
+    raster: str | Path,
+    *,
+    reference: Path | None,
+    holdout: Rect | None,
+    weights: Regression | None = None,
 ) -> Gallery:
     """Draw up to `MOST_SECTIONS` sections of a volume beside expression and real images.
+
+    With a regression, the close-ups are expression, regression, generated and real in a row.
 
     `holdout` (pixels of the plane) is outlined where there are real images. Memory: the pictures,
     whatever the volume's size.
     """
-    reader = _Reader(volume, Raster.open(raster), reference=reference, holdout=holdout)
+    reader = _Reader(
+        volume, Raster.open(raster), reference=reference, holdout=holdout, weights=weights
+    )
     pixels = [reader.read(z) for z in evenly_chosen(reader.layout.shape[1], MOST_SECTIONS)]
     artist = _Artist(reader, pixels)
     return Gallery(
@@ -173,7 +185,9 @@ class _Reader:
         *,
         reference: Path | None,
         holdout: Rect | None,
+        weights: Regression | None,
     ) -> None:
+        self.weights = weights
         self.layout, self.raster, self.holdout = volume_layout(volume), raster, holdout
         first, self.rect = volume_place(self.layout)
         level = _level(self.layout)
@@ -212,12 +226,25 @@ class _Reader:
             close=close,
             close_made=[self.full.read(c, number, close) for c in stains] if close else [],
             close_real=[real.read(c, number, close) for c in stains] if close and real else [],
+            close_fitted=[self._fitted(c, number, close) for c in stains]
+            if close and real and self.weights
+            else [],
+            close_density=bin_means(self.raster, number, Grid(close, 1)) if close else None,
         )
 
+    def _fitted(self, c: int, section: int, rect: Rect) -> Grey:
+        """Return what the regression makes of the expression."""
+        assert self.weights is not None
+        grey = self.weights.predict(self.raster, section, rect, c)
+        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
     def _close_rect(self, made: Sequence[Grey]) -> Rect | None:
-        """Return the close-up: the middle of the holdout, else where the stains are brightest."""
+        """Return the close-up: the middle of the holdout, else where the stains are brightest.
+
+        A small section is its own close-up where it stands beside a regression.
+        """
         if not self.close_up:
-            return None
+            return self.rect if self.real and self.weights else None
         height, width = self.close_up
         if self.real and self.holdout:
             y = self.holdout.y + (self.holdout.height - height) // 2
@@ -257,7 +284,7 @@ class _Artist:
         ]
         self.close_limits = [
             display_limit([q[c] for p in pixels for q in (p.close_made, p.close_real) if q])
-            for c in (stains if reader.close_up else ())
+            for c in (stains if any(p.close for p in pixels) else ())
         ]
         self.most = display_limit([p.density for p in pixels])
 
@@ -272,7 +299,11 @@ class _Artist:
             for c in range(len(self.stains))
         ]
         close = self._close_ups(p)
-        return [top, *(("pair", pair) for pair in pairs), *([("pair", close)] if close else [])]
+        return [
+            top,
+            *(("pair", pair) for pair in pairs),
+            *([("four" if p.close_fitted else "pair", close)] if close else []),
+        ]
 
     def _figure(
         self, picture: Picture, caption: str, rect: Rect, *boxes: Box, limit: int | None = None
@@ -284,7 +315,7 @@ class _Artist:
         names = " and ".join(self.stains)
         alt = f"Generated section {p.number}, {names} in colour"
         picture = composite_picture(p.made, self.limits, self.stains, alt)
-        boxes = [self._box("close", p.close)] if p.close else []
+        boxes = [self._box("close", p.close)] if p.close and p.close != self.rect else []
         return self._figure(picture, f"Generated: {names}", self.rect, *boxes)
 
     def _expression(self, p: _Pixels) -> Figure:
@@ -303,8 +334,18 @@ class _Artist:
         """Return the close-up, after the real one where there is one."""
         if p.close is None:
             return ()
-        kinds = [("real", p.close_real), ("generated", p.close_made)]
-        return tuple(
+        kinds = [
+            ("regression on expression", p.close_fitted),
+            ("generated", p.close_made),
+            ("real", p.close_real),
+        ]
+        expression: tuple[Figure, ...] = ()
+        if p.close_fitted and p.close_density is not None:
+            alt = f"Close-up of section {p.number}: molecules of all genes per bin"
+            picture = density_picture(p.close_density, self.most, alt)
+            caption = "Close-up: expression"
+            expression = (self._figure(picture, caption, p.close, limit=self.most),)
+        return expression + tuple(
             self._figure(
                 composite_picture(
                     images,

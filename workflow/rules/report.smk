@@ -2,13 +2,15 @@
 
 PYRAMIDS = expand(results("volume/pyramid/{section:03d}.json"), section=SECTIONS)
 
-if settings.reference:
+EVALUATED = settings.reference or settings.evaluation
+
+if EVALUATED:
 
     rule evaluate:
         input:
             pyramids=PYRAMIDS,
             raster=RASTER,
-            images=results("reference/images.zarr"),
+            images=results("reference/images.zarr") if settings.reference else [],
         output:
             summary=results("evaluation.json"),
             table=results("evaluation.csv"),
@@ -26,7 +28,7 @@ if settings.reference:
         params:
             volume=VOLUME,
         message:
-            "comparing with {input.images}"
+            "measuring the volume"
         script:
             "../scripts/evaluate.py"
 
@@ -40,7 +42,7 @@ rule report:
         summary=results("expression/summary.json"),
         receipts=RECEIPTS,
         slides=slides,
-        evaluation=results("evaluation.json") if settings.reference else [],
+        evaluation=results("evaluation.json") if EVALUATED else [],
         reference=results("reference/images.zarr") if settings.reference else [],
         losses=results("train/loss.png") if settings.trains else [],
         attention=(

@@ -8,14 +8,16 @@ with job(snakemake) as config:
     from teramind.evaluate import Lattice, evaluate
     from teramind.geometry import Rect
 
-    holdout = config.reference.holdout
+    holdout = config.reference.holdout if config.reference else None
+    extra = config.evaluation.model_dump() if config.evaluation else {}
     layout = config.layout()
     evaluate(
         volume=Path(snakemake.params.volume),
         raster=Path(snakemake.input.raster),
-        reference=Path(snakemake.input.images),
+        reference=Path(snakemake.input.images) if config.reference else None,
         holdout=Rect(*holdout) if holdout else None,
         lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         summary=Path(snakemake.output.summary),
         table=Path(snakemake.output.table),
+        **extra,
     )
