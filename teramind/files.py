@@ -54,15 +54,15 @@ def write_json(path: str | Path, obj: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def digest(source: str | Path | bytes) -> str:
+def digest(source: str | Path | bytes | memoryview) -> str:
     """Return the 128-bit BLAKE2b digest, 32 hexadecimal digits, of bytes or of a path's content."""
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | memoryview):
         return _blake2b(source).hexdigest()
     with Path(source).open("rb") as file:
         return hashlib.file_digest(file, _blake2b).hexdigest()
 
 
-def _blake2b(content: bytes = b"") -> hashlib.blake2b:
+def _blake2b(content: bytes | memoryview = b"") -> hashlib.blake2b:
     return hashlib.blake2b(content, digest_size=16)
 
 

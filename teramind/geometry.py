@@ -201,6 +201,19 @@ class Layout:
         """Pixels of a slab that are wanted at the end of `phase`."""
         return self.rect(slab).cut(self.wanted(phase))
 
+    def frame(self, slab: Slab, phase: int) -> Rect:
+        """Pixels of the state before `phase` that a slab reads in it."""
+        return self.core(slab, phase).grown(self.margin(phase - 1)).cut(self.bounds)
+
+    def margin(self, phase: int) -> int:
+        """Pixels from its edge that a slab's neighbours read of its state at the end of `phase`.
+
+        After the last phase it is the row of pixels across the seam.
+        """
+        if phase == self.phases - 1:
+            return 1
+        return (len(self.phase_steps(phase + 1)) - 1) * self.patch + self.patch // 2
+
     def slabs(self, phase: int) -> Iterator[Slab]:
         """Slabs that have work in `phase`; those of the last phase make up the volume."""
         rows, cols = self._grid(phase)
@@ -230,6 +243,18 @@ class Layout:
             for dx in (-1, 0, 1)
         ]
         return [s for s in near if self.core(s, phase - 1) != EMPTY]
+
+    def priority(self, slab: Slab, phase: int) -> int:
+        """Rank of a slab's job among all, the first job highest; stitching counts as a phase.
+
+        Windows come in turn, and inside one every job runs as soon as the last slab that it reads
+        can be there: one row and column behind that slab. So states live for a few rows of slabs,
+        not for a window or the whole volume.
+        """
+        # More rows and columns than slabs and phases together, so that places differ.
+        rows, cols = (size // self.slab + self.phases + 4 for size in self.bounds[2:])
+        place = (slab.window * rows + slab.row + phase) * cols + slab.col + phase
+        return len(self.windows) * rows * cols - place
 
     def slabs_of_window(self, window: int, phase: int) -> Iterator[Slab]:
         """Slabs of one window that have work in `phase`."""

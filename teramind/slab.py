@@ -18,13 +18,13 @@ from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.files import digest
 from teramind.generate import Generator, Progress
-from teramind.geometry import Slab
+from teramind.geometry import Rect, Slab
 from teramind.network import Network, load_network
 from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
-from teramind.state import SavedStates, load_state, save_state
+from teramind.state import SavedStates, load_parts, load_state, save_state
 
 
 def run_digest(config: Config, checkpoint: Path) -> str:
@@ -128,18 +128,28 @@ def generate_slab(
     if phase == 0:
         read = generator.initial(slab.window)
     else:
-        names = [Slab.parse(path.stem) for path in sources]
+        near = generator.layout.frame(slab, phase)
         read = SavedStates(
             [
-                load_state(path, identity=state_identity(name, phase - 1, run))
-                for path, name in zip(sources, names, strict=True)
+                part
+                for path in sources
+                for part in load_parts(
+                    path,
+                    identity=state_identity(Slab.parse(path.stem), phase - 1, run),
+                    near=near,
+                )
             ]
         )
     progress = log_progress(generator.work(slab, phase))
     state = generator.run_phase(slab, phase, read, progress)
-    core = generator.layout.core(slab, phase)
-    identity = state_identity(slab, phase, run)
-    save_state(output, state, rect=core, identity=identity, dtype=config.generate.state)
+    save_state(
+        output,
+        state,
+        rect=generator.layout.core(slab, phase),
+        identity=state_identity(slab, phase, run),
+        dtype=config.generate.state,
+        margin=generator.layout.margin(phase),
+    )
 
 
 def log_progress(total: int, seconds: float = 10.0) -> Progress:
@@ -186,18 +196,17 @@ def stitch_slab(
     from teramind.volume import write_slab
 
     layout, run = config.layout(), run_digest(config, checkpoint)
-    beside = {
-        (0, 0): state,
-        (0, 1): right,
-        (1, 0): below,
-    }
-    states = {}
-    for (dy, dx), path in beside.items():
-        if path is not None:
-            name = Slab(slab.window, slab.row + dy, slab.col + dx)
-            identity = state_identity(name, layout.phases - 1, run)
-            states[dy, dx] = load_state(path, identity=identity)
-    rect, own = states[0, 0]
+    last = layout.phases - 1
+    rect, own = load_state(state, identity=state_identity(slab, last, run))
+
+    def border(path: Path | None, edge: Rect, dy: int, dx: int) -> NDArray[np.float32] | None:
+        """The neighbour's row or column of pixels next to the slab."""
+        if path is None:
+            return None
+        neighbour = slab._replace(row=slab.row + dy, col=slab.col + dx)
+        identity = state_identity(neighbour, last, run)
+        return SavedStates(load_parts(path, identity=identity, near=edge))(edge)
+
     sections = layout.windows.images(slab.window)
     kept = [z for z in sections if z < layout.windows.first + layout.windows.generated]
     grey = to_grey(np.nan_to_num(own, nan=-1.0))
@@ -211,8 +220,8 @@ def stitch_slab(
     )
     seams = measure_seams(
         own,
-        right=states[0, 1][1] if right else None,
-        below=states[1, 0][1] if below else None,
+        right=border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1),
+        below=border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0),
         patch=layout.patch,
     )
     return {"slab": str(slab), "shards": shards, "seams": seams}
@@ -229,8 +238,8 @@ def measure_seams(
 
     Args:
         own: state (stain z, y, x), NaN in background.
-        right: state of the slab to the right.
-        below: state of the slab below.
+        right: state of the slab to the right, its first column at least.
+        below: state of the slab below, its first row at least.
         patch: patch edge P; the steps inside are taken a quarter of it from the borders.
 
     Returns:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,10 @@ from safetensors.numpy import save
 
 from teramind.errors import UserError
 from teramind.files import atomic_path, digest
-from teramind.geometry import Rect
+from teramind.geometry import EMPTY, Rect
 
 StateType = Literal["float32", "float16"]
 
-_TENSOR = "state"
 _RECORD = "teramind"
 
 
@@ -29,8 +29,9 @@ def save_state(
     rect: Rect,
     identity: Mapping[str, str],
     dtype: StateType = "float32",
+    margin: int = 0,
 ) -> None:
-    """Write the state (stain z, y, x) of `rect`, atomically, with a checksum.
+    """Write the state (stain z, y, x) of `rect`, atomically, with checksums.
 
     Args:
         path: safetensors file to make.
@@ -38,45 +39,96 @@ def save_state(
         rect: its pixels.
         identity: slab, phase and run it belongs to.
         dtype: float16 halves the file and moves the result by up to its rounding.
+        margin: pixels along the edges that neighbours read; stored as parts of their own, so
+            that a neighbour need not read the rest.
     """
-    stored = np.ascontiguousarray(state, dtype=dtype)
-    record = {**identity, "rect": list(rect), "blake2b": _checksum(stored, rect, identity)}
+    parts = {
+        _name(part): np.ascontiguousarray(state[:, *part.within(rect)], dtype=dtype)
+        for part in parts_of(rect, margin)
+    }
+    sums = {name: digest(part.data) for name, part in parts.items()}
+    record = {**identity, "rect": list(rect), "margin": margin, "blake2b": sums}
     with atomic_path(path) as temporary:
         # Not `save_file`, whose error on a full disk is no OSError.
-        temporary.write_bytes(save({_TENSOR: stored}, metadata={_RECORD: json.dumps(record)}))
+        temporary.write_bytes(save(parts, metadata={_RECORD: json.dumps(_sealed(record))}))
+
+
+def load_parts(
+    path: str | Path, *, identity: Mapping[str, str], near: Rect | None = None
+) -> list[tuple[Rect, NDArray[np.float32]]]:
+    """Read the parts of a state that touch `near`, or all, each with its pixels.
+
+    Raises:
+        UserError: when the file is damaged or belongs to another slab, phase or run. Damage of a
+            part that is not read goes unnoticed.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            record = dict(json.loads((file.metadata() or {})[_RECORD]))
+            rect = Rect(*map(int, record["rect"]))
+            wrong = [
+                f"{k} {record.get(k)}, not {v}" for k, v in identity.items() if record.get(k) != v
+            ]
+            if wrong:
+                raise _ForeignError("; ".join(wrong))
+            if _sealed(record) != record or min(rect.height, rect.width) < 1:
+                raise ValueError("checksum differs")
+            read = [
+                part
+                for part in parts_of(rect, record["margin"])
+                if near is None or part.cut(near) != EMPTY
+            ]
+            return [(part, _checked(file.get_tensor(_name(part)), part, record)) for part in read]
+    except _ForeignError as error:
+        raise UserError(f"state {path}: belongs to {error}; remove it and run again") from None
+    except Exception as error:  # of a library, about a file that was damaged
+        raise UserError(f"state {path}: damaged ({error}); remove it and run again") from None
 
 
 def load_state(
     path: str | Path, *, identity: Mapping[str, str]
 ) -> tuple[Rect, NDArray[np.float32]]:
-    """Read a state and its rectangle.
-
-    Raises:
-        UserError: when the file is damaged or belongs to another slab, phase or run.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            stored = file.get_tensor(_TENSOR)
-            record = dict(json.loads((file.metadata() or {})[_RECORD]))
-            rect = Rect(*map(int, record["rect"]))
-    except Exception as error:  # of a library, about a file that was damaged
-        raise UserError(f"state {path}: damaged ({error}); remove it and run again") from None
-    wrong = [f"{k} {record.get(k)}, not {v}" for k, v in identity.items() if record.get(k) != v]
-    if wrong:
-        raise UserError(f"state {path}: belongs to {'; '.join(wrong)}; remove it and run again")
-    if stored.ndim != 3 or stored.shape[1:] != rect[2:]:
-        raise UserError(
-            f"state {path}: damaged ({stored.shape} values for {rect.height} x {rect.width} "
-            "pixels); remove it and run again"
-        )
-    if record.get("blake2b") != _checksum(stored, rect, identity):
-        raise UserError(f"state {path}: damaged (checksum differs); remove it and run again")
-    return rect, stored.astype(np.float32)
+    """Read a whole state and its rectangle. Raises UserError as `load_parts` does."""
+    parts = load_parts(path, identity=identity)
+    (first, _), (last, _) = parts[0], parts[-1]
+    rect = Rect(first.y, first.x, last.bottom - first.y, last.right - first.x)
+    return rect, SavedStates(parts)(rect)
 
 
-def _checksum(stored: NDArray[np.floating], rect: Rect, identity: Mapping[str, str]) -> str:
-    header = json.dumps([sorted(identity.items()), list(rect), str(stored.dtype), stored.shape])
-    return digest(header.encode() + stored.tobytes())
+def parts_of(rect: Rect, margin: int) -> list[Rect]:
+    """Cut a rectangle `margin` pixels inside its edges, row by row from its top left corner."""
+    rows, cols = (
+        sorted({0, min(margin, size), max(size - margin, 0), size})
+        for size in (rect.height, rect.width)
+    )
+    return [
+        Rect(rect.y + top, rect.x + left, bottom - top, right - left)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(cols)
+    ]
+
+
+class _ForeignError(Exception):
+    """A sound file that belongs elsewhere."""
+
+
+def _name(part: Rect) -> str:
+    return "_".join(map(str, part))
+
+
+def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the digest of all else that it says."""
+    said = {key: value for key, value in record.items() if key != "record"}
+    return {**said, "record": digest(json.dumps(said, sort_keys=True).encode())}
+
+
+def _checked(
+    stored: NDArray[np.floating], part: Rect, record: Mapping[str, Any]
+) -> NDArray[np.float32]:
+    shape = (len(stored), part.height, part.width)
+    if stored.shape != shape or record["blake2b"][_name(part)] != digest(stored.data):
+        raise ValueError("checksum differs")
+    return stored.astype(np.float32, copy=False)
 
 
 class SavedStates:

@@ -15,13 +15,13 @@ from teramind.config import parse_config
 from teramind.diffusion import ddim, sampling_steps, to_grey, to_patches
 from teramind.errors import UserError
 from teramind.generate import Generator
-from teramind.geometry import BIN, Layout, Rect, Slab, Windows
+from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
 from teramind.noise import PhiloxNoise
 from teramind.solver import SOLVERS
-from teramind.state import SavedStates
+from teramind.state import SavedStates, parts_of
 
 P = 32
 STEPS = 4
@@ -113,14 +113,25 @@ def make_generator(
     )
 
 
+def parts_near(layout, states, slab, phase):
+    """What a slab's job reads of the states that the phase before left, and nothing else."""
+    near, margin = layout.frame(slab, phase), layout.margin(phase - 1)
+    return [
+        (part, state[:, *part.within(rect)])
+        for rect, state in (states[source] for source in layout.sources(slab, phase))
+        for part in parts_of(rect, margin)
+        if part.cut(near) != EMPTY
+    ]
+
+
 def run_slabs(generator):
     """State of the region, slab by slab and phase by phase."""
     layout, states = generator.layout, {}
     for phase in range(layout.phases):
         before, states = states, {}
         for slab in layout.slabs(phase):
-            sources = layout.sources(slab, phase) if phase else []
-            read = SavedStates([before[s] for s in sources]) if phase else generator.initial(0)
+            parts = parts_near(layout, before, slab, phase) if phase else []
+            read = SavedStates(parts) if phase else generator.initial(0)
             states[slab] = layout.core(slab, phase), generator.run_phase(slab, phase, read)
     return SavedStates(list(states.values()))(layout.region)
 
@@ -333,6 +344,19 @@ def test_nothing_is_held_beyond_the_bounds(precise):
     assert generator.frame(Slab(0, 0, 0), 0) == ROI
     masks = generator.masks(Slab(0, 0, 0), 0)
     assert all(mask.shape == (2, 2) and mask.all() for mask in masks)
+
+
+def test_a_slab_of_background_never_calls_the_network(precise, half_empty, monkeypatch):
+    called = []
+    for part in ("encode", "decode", "embed_time"):
+        monkeypatch.setattr(precise, part, lambda *_, part=part: called.append(part))
+    monkeypatch.setattr(precise.genes, "forward", lambda *_: called.append("genes"))
+    generator = make_generator(precise, expression=half_empty, slab=2 * P, phases=3)
+    background = Slab(0, 0, 2)
+    assert generator.work(background, 2) == 0
+    assert np.isnan(generator.run_phase(background, 2, generator.initial(0))).all()
+    assert called == []
+    assert generator.work(Slab(0, 0, 0), 2) > 0
 
 
 def test_each_aligned_patch_is_encoded_once_per_step(precise, monkeypatch):

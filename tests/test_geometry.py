@@ -242,3 +242,24 @@ def test_a_slab_reads_back_its_name(slab):
 def test_other_names_are_no_slabs(name):
     with pytest.raises(UserError, match="w03_r01_c02"):
         Slab.parse(name)
+
+
+@fast
+@given(layouts())
+def test_the_order_of_jobs_keeps_what_is_read_before_what_reads_it(layout):
+    ranks = {
+        (slab, phase): layout.priority(slab, phase)
+        for phase in range(layout.phases)
+        for slab in layout.slabs(phase)
+    }
+    assert min(ranks.values()) > 0
+    for (slab, phase), rank in ranks.items():
+        if phase:
+            read = [ranks[source, phase - 1] for source in layout.sources(slab, phase)]
+            assert rank <= min(read)
+    for window in range(len(layout.windows) - 1):
+        here, next_one = (
+            [rank for (slab, _), rank in ranks.items() if slab.window == w]
+            for w in (window, window + 1)
+        )
+        assert min(here) > max(next_one)

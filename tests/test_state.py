@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from teramind.errors import UserError
 from teramind.geometry import Rect
-from teramind.state import SavedStates, load_state, save_state
+from teramind.state import SavedStates, load_parts, load_state, parts_of, save_state
 
 IDENTITY = {"slab": "w00_r01_c02", "phase": "1", "run": "3f2a"}
 RECT = Rect(32, 64, 4, 6)
@@ -132,3 +132,42 @@ def test_neighbouring_states_read_as_one_plane():
     np.testing.assert_array_equal(read(whole), plane)
     np.testing.assert_array_equal(read(Rect(104, 52, 4, 5)), plane[:, 4:8, 2:7])
     assert np.isnan(read(Rect(96, 50, 4, 10))).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.builds(Rect, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2), st.integers(0, 12))
+def test_parts_cover_a_state_once_and_end_at_the_margin(rect, margin):
+    times = np.zeros((rect.height, rect.width), int)
+    for part in parts_of(rect, margin):
+        times[part.within(rect)] += 1
+        for edge, length in ((part.y - rect.y, rect.height), (part.x - rect.x, rect.width)):
+            assert edge in {0, margin, length - margin}
+    assert (times == 1).all()
+
+
+def test_a_neighbour_reads_only_the_parts_that_it_needs(tmp_path):
+    rect, path = Rect(32, 64, 40, 60), tmp_path / "s.safetensors"
+    state = random_state(rect)
+    save_state(path, state, rect=rect, identity=IDENTITY, margin=8)
+    corner = Rect(24, 56, 16, 16)
+    ((place, found),) = load_parts(path, identity=IDENTITY, near=corner)
+    assert place == Rect(32, 64, 8, 8)
+    np.testing.assert_array_equal(found, state[:, :8, :8])
+    whole, joined = load_state(path, identity=IDENTITY)
+    assert whole == rect
+    assert joined.tobytes() == state.tobytes()
+
+
+def test_no_changed_byte_of_a_part_that_is_read_passes(tmp_path):
+    rect, path = Rect(0, 0, 12, 12), tmp_path / "s.safetensors"
+    save_state(path, random_state(rect), rect=rect, identity=IDENTITY, margin=4)
+    content, corner, refused = path.read_bytes(), Rect(0, 0, 4, 4), 0
+    for place in range(len(content) - random_state(rect).nbytes, len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            load_parts(path, identity=IDENTITY, near=corner)
+        except UserError:
+            refused += 1
+    assert refused == 2 * 4 * 4 * 4  # channels, rows, columns, bytes

@@ -146,6 +146,25 @@ class Raster:
             np.add.at(total, (entries.y, entries.x), entries.count.astype(np.int64))
         return total
 
+    def occupied(self, *, section: int, rect: Rect, edge: int) -> NDArray[np.bool_]:
+        """Tell which squares of `edge` pixels under `rect` hold a molecule: (square y, square x).
+
+        Reads where the molecules lie and nothing else of the section, a row of blocks at a time.
+        `edge` must be a multiple of a bin, and the rectangle's sides multiples of `edge`.
+        """
+        found = np.zeros((rect.height // edge, rect.width // edge), bool)
+        arrays = self._section_arrays(section)
+        rows, columns = block_grid(self.extent)
+        for row in range(rows):
+            pointer = arrays["block_pointer"][row * columns : (row + 1) * columns + 1]
+            bins = arrays["bin"][int(pointer[0]) : int(pointer[-1])].astype(np.int64)
+            block = np.repeat(np.arange(columns), np.diff(pointer))
+            y = (self.extent.y - rect.y + BIN * (row * BLOCK + bins // BLOCK)) // edge
+            x = (self.extent.x - rect.x + BIN * (block * BLOCK + bins % BLOCK)) // edge
+            inside = (y >= 0) & (y < found.shape[0]) & (x >= 0) & (x < found.shape[1])
+            found[y[inside], x[inside]] = True
+        return found
+
     def _entries(self, section: int, rect: Rect) -> Iterator[_Entries]:
         """Yield the entries under `rect`, block by block, in bins from its top left corner."""
         if any(edge % BIN for edge in rect) or min(rect.height, rect.width) < 0:

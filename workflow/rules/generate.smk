@@ -20,6 +20,11 @@ def states_before(phase):
     return states
 
 
+def turn(phase):
+    """Priority: the order of `Layout.priority`, which keeps few states on the disk at a time."""
+    return lambda wildcards: layout.priority(Slab.parse(wildcards.slab), phase)
+
+
 for phase in range(layout.phases):
 
     rule:
@@ -38,6 +43,7 @@ for phase in range(layout.phases):
         conda:
             "../../envs/network.yaml"
         threads: settings.generate.threads
+        priority: turn(phase)
         resources:
             mem_mb=growing(4000),
             runtime=240,

@@ -69,3 +69,30 @@ rule report:
         "writing the report"
     script:
         "../scripts/report.py"
+
+
+# `snakemake plan`: nothing of the run is made, only what it would take is written down.
+rule plan:
+    input:
+        raster=RASTER if Path(RASTER).exists() else [],
+        checkpoint=[] if settings.trains else given(settings.network.checkpoint),
+    output:
+        table=results("plan.txt"),
+        numbers=results("plan.json"),
+    log:
+        log_of("plan"),
+    benchmark:
+        benchmark_of("plan")
+    localrule: True
+    conda:
+        "../../envs/network.yaml"
+    threads: settings.generate.threads
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        settings=settings.identity(),
+    message:
+        "planning the run: see {output.table}"
+    script:
+        "../scripts/plan.py"

@@ -1,0 +1,70 @@
+"""Plan a run without running it: jobs, hours, memory, disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from teramind.config import Config, parse_config
+from teramind.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration, the machine, and the limits of a search."""
+    parser.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="of the run")
+    parser.add_argument(
+        "--hardware",
+        help="machine by its name in resources/hardware.json, or a JSON file with its speed; "
+        "by default a few patches are timed here",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="jobs that run at a time")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--search", action="store_true", help="try slab edges and phases")
+    limits = parser.add_argument_group("limits of the search")
+    limits.add_argument("--memory", type=float, metavar="GIB", help="of a job")
+    limits.add_argument("--hours", type=float, help="of a job")
+    limits.add_argument("--jobs", type=int, help="in all")
+    limits.add_argument("--disk", type=float, metavar="GIB", help="of states and results")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan, or the plans of a search.
+
+    Raises:
+        UserError: when the configuration or what it names cannot be read, or no plan fits.
+    """
+    from teramind.plan.assume import assume
+    from teramind.plan.estimate import estimate, plan_record
+    from teramind.plan.search import Limits, search
+    from teramind.plan.table import plan_table, search_table
+
+    if arguments.workers < 1:
+        raise UserError(f"--workers: got {arguments.workers}; must be at least 1")
+    config = read_config(arguments.configfile)
+    given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
+    if not arguments.search:
+        plan = estimate(config, given)
+        shown = json.dumps(plan_record(plan, notes))
+        print(shown if arguments.json else plan_table(plan, notes))
+        return
+    limits = Limits(arguments.memory, arguments.hours, arguments.jobs, arguments.disk)
+    plans = search(config, given, limits)
+    if arguments.json:
+        print(json.dumps({"plans": [plan_record(plan, notes) for plan in plans]}))
+    else:
+        print(search_table(plans), plan_table(plans[0], notes), sep="\n\n")
+
+
+def read_config(path: Path) -> Config:
+    """Read a configuration file. Raises UserError when there is none or it is not valid."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"configuration {path}: not readable: {line}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"configuration {path}: must be a mapping of sections")
+    return parse_config(values)

@@ -1,0 +1,82 @@
+"""What a plan can know of the network, the tissue and the machine before the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from teramind.config import Config
+from teramind.expression.panel import read_panel
+from teramind.expression.raster import Raster
+from teramind.network import NetworkSpec, load_network
+from teramind.network.checkpoint import read_spec
+from teramind.plan.estimate import Assumptions
+from teramind.plan.flops import patch_cost
+from teramind.plan.hardware import find_hardware
+from teramind.plan.measure import measure_here
+from teramind.plan.tissue import wanted_patches
+
+PUBLISHED = {"genes": 229, "base": 64, "embed": 512}
+"""Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""
+WIDEST = 32
+"""Patches side by side beyond which the measured speed hardly changes."""
+
+
+def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assumptions, list[str]]:
+    """Gather what the plan rests on.
+
+    Args:
+        config: the configuration.
+        hardware: name in the table or JSON file; None measures a few patches here.
+        workers: jobs that run at a time.
+
+    Returns:
+        The assumptions, and a line for each that the user should know to be one.
+
+    Raises:
+        UserError: when checkpoint, raster or hardware cannot be read.
+    """
+    notes: list[str] = []
+    spec, layout = _spec(config, notes), config.layout()
+    cost = patch_cost(spec)
+    path = Path(config.results, "expression", "raster.zarr")
+    raster = Raster.open(path) if path.exists() else None
+    if raster is None:
+        notes.append("no expression raster yet: all of the region is taken for tissue")
+    steps = max(len(layout.phase_steps(phase)) for phase in range(layout.phases))
+    frame = min(layout.slab, layout.region.width) // layout.patch + 2 * (steps - 1)
+    machine = (
+        find_hardware(hardware)
+        if hardware
+        else measure_here(
+            spec,
+            cost,
+            threads=config.generate.threads,
+            gpus=config.generate.gpus,
+            width=min(frame, layout.bounds.width // layout.patch, WIDEST),
+        )
+    )
+    if not machine.gflops:
+        notes.append(f"{machine.device}: its speed with this network is an assumption, see source")
+    wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
+    genes = len(raster.panel) if raster else _panel_length(config, spec)
+    return Assumptions(spec, cost, genes, machine, wanted, workers), notes
+
+
+def _spec(config: Config, notes: list[str]) -> NetworkSpec:
+    """Sizes of the network that the configuration names."""
+    asked = config.network
+    known = {"patch": asked.patch, "sections": asked.sections, "stains": asked.stains}
+    if config.train is not None and config.trains:
+        genes = len(read_panel(Path(str(config.expression.panel))))
+        return NetworkSpec(**known, genes=genes, base=config.train.base, embed=config.train.embed)
+    path = Path(asked.checkpoint)
+    if not path.exists():
+        notes.append(f"no checkpoint {path} yet: sizes of the published network are taken")
+        return NetworkSpec(**known, **PUBLISHED)
+    own = read_spec(path) if path.suffix == ".safetensors" else None
+    return own or load_network(path).spec
+
+
+def _panel_length(config: Config, spec: NetworkSpec) -> int:
+    panel = config.expression.panel
+    return len(read_panel(Path(panel))) if panel and Path(panel).exists() else spec.genes

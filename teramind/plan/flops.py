@@ -1,0 +1,65 @@
+"""What one patch costs in the network, counted on tensors that hold no numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from teramind.network import Network, NetworkSpec
+
+
+@dataclass(frozen=True)
+class PatchCost:
+    """Floating-point operations of one patch and step, and the bytes of its features.
+
+    Multiplications and additions count apart; norms and activations are left out, as torch's
+    FlopCounterMode does.
+
+    Attributes:
+        genes: the gene branch.
+        encode: encoder and middle.
+        decode: decoder.
+        feature_bytes: float32 features of an encoded patch, which its decoders read.
+        weights: number of weights.
+    """
+
+    genes: int
+    encode: int
+    decode: int
+    feature_bytes: int
+    weights: int
+
+    def flops(self, *, encoded: int, decoded: int) -> int:
+        """Of so many encoder and decoder passes; the gene branch runs with the encoder."""
+        return encoded * (self.genes + self.encode) + decoded * self.decode
+
+
+@torch.no_grad()
+def patch_cost(spec: NetworkSpec) -> PatchCost:
+    """Count a network of these sizes; takes no memory to speak of."""
+    with torch.device("meta"):
+        network = Network(spec).eval()
+        counts = torch.empty(1, spec.bins, spec.bins, spec.sections, spec.genes)
+        state = torch.empty(1, spec.channels, spec.patch, spec.patch)
+        time = network.embed_time(torch.zeros(1, dtype=torch.long))
+    genes, of_genes = _counted(lambda: network.genes(counts))
+    encoded, of_encoder = _counted(lambda: network.encode(state, genes, time))
+    _, of_decoder = _counted(lambda: network.decode(encoded, time))
+    maps = [encoded.middle, *(m for level in encoded.skips for m in level), *encoded.genes]
+    return PatchCost(
+        genes=of_genes,
+        encode=of_encoder,
+        decode=of_decoder,
+        feature_bytes=sum(m.nbytes for m in maps),
+        weights=sum(p.numel() for p in network.parameters()),
+    )
+
+
+def _counted(function: Callable[[], Any]) -> tuple[Any, int]:
+    with FlopCounterMode(display=False) as counter:
+        out = function()
+    return out, int(counter.get_total_flops())

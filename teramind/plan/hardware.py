@@ -1,0 +1,68 @@
+"""How fast a machine runs the network: named, read from a file, or measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from teramind.errors import UserError
+
+TABLE = Path(__file__).parents[2] / "resources" / "hardware.json"
+"""Known machines by name, each with the source of its numbers."""
+
+
+class Hardware(BaseModel):
+    """A machine's speed. GFLOP are 1e9 operations as `plan.flops` counts them.
+
+    Attributes:
+        device: what it is.
+        matrix_peak_gflops: GFLOP per second of its matrix units in half precision, if known.
+        gflops: GFLOP per second that the network reaches, by precision; may be empty where only
+            the peak is known.
+        source: where the numbers come from.
+        memory_gib: memory of the device; None: not known.
+        startup_seconds: of a job before its first patch.
+        process_mib: memory of a job's process with the network loaded.
+        workspace_mib: memory of the network's kernels beside it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    device: str
+    matrix_peak_gflops: float | None = Field(None, gt=0, allow_inf_nan=False)
+    gflops: dict[str, float] = {}
+    source: str = "its file"
+    memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
+    startup_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    process_mib: float | None = Field(None, ge=0, allow_inf_nan=False)
+    workspace_mib: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+
+def known_hardware() -> dict[str, Hardware]:
+    """The table of `resources/hardware.json`."""
+    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return {name: Hardware.model_validate(entry) for name, entry in table.items()}
+
+
+def find_hardware(name: str) -> Hardware:
+    """A machine of the table by its name, or of a JSON file by its path.
+
+    Raises:
+        UserError: when it is neither, or the file does not say how fast the machine is.
+    """
+    known = known_hardware()
+    if name in known:
+        return known[name]
+    if not Path(name).is_file():
+        raise UserError(f"hardware: got {name!r}; must be a JSON file or one of {', '.join(known)}")
+    try:
+        found = Hardware.model_validate_json(Path(name).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"hardware {name}: not a machine's numbers: {first}") from None
+    if not found.gflops and not found.matrix_peak_gflops:
+        raise UserError(f"hardware {name}: must give gflops or matrix_peak_gflops")
+    return found

@@ -1,0 +1,70 @@
+"""The jobs of a run and the files they leave, counted as Snakemake will."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from teramind.config import Config
+from teramind.geometry import Layout
+from teramind.volume import VolumeLayout
+
+
+def generate_jobs(layout: Layout) -> list[int]:
+    """Slab jobs of each phase."""
+    return [sum(1 for _ in layout.slabs(phase)) for phase in range(layout.phases)]
+
+
+def jobs_per_rule(config: Config) -> Counter[str]:
+    """Jobs of `snakemake` on an empty results folder, by the rule's name."""
+    layout = config.layout()
+    slabs = generate_jobs(layout)
+    jobs = Counter({f"generate_p{phase:03d}": n for phase, n in enumerate(slabs)})
+    jobs |= Counter(stitch=slabs[-1])
+    jobs |= dict.fromkeys(("pyramid", "export_wsi"), layout.windows.generated)
+    jobs |= dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
+    optional = {"phantom": config.phantom, "train": config.trains}
+    optional |= dict.fromkeys(("resample_images", "evaluate"), config.reference)
+    return jobs | Counter({rule: 1 for rule, asked in optional.items() if asked})
+
+
+def volume_of(config: Config) -> VolumeLayout:
+    """What the volume will look like."""
+    layout, plane = config.layout(), config.plane
+    return VolumeLayout(
+        shape=(
+            *(len(config.network.stains), layout.windows.generated),
+            *(layout.region.height, layout.region.width),
+        ),
+        slab=layout.slab,
+        pixel_size_um=plane.pixel_size_um,
+        section_spacing_um=plane.section_spacing_um,
+        stains=config.network.stains,
+        origin_um=(0.0, 0.0, 0.0),
+        attributes={},
+    )
+
+
+def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
+    """Files of a finished run by folder of the results; those of the raster are not known before.
+
+    Args:
+        config: the configuration.
+        drawn_slabs: section-deep columns of a slab with tissue, one per section and slab; what
+            is all background has no shards.
+    """
+    volume, layout = volume_of(config), config.layout()
+    jobs = jobs_per_rule(config)
+    noted = sum(n for rule, n in jobs.items() if rule != "all")
+    sections = layout.windows.generated
+    shards = drawn_slabs * len(config.network.stains) * volume.levels
+    metadata = volume.levels + 1
+    return Counter(
+        {
+            "volume/volume.zarr": shards + metadata,
+            "volume/receipts": jobs["stitch"],
+            "volume/pyramid": sections,
+            "wsi": sections,
+            "logs": noted,
+            "benchmarks": noted,
+        }
+    )

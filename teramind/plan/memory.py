@@ -1,0 +1,80 @@
+"""Memory of one slab's job, from the arrays that `teramind.generate` holds."""
+
+from __future__ import annotations
+
+from teramind.geometry import BIN, Layout, Rect, Slab
+from teramind.network import NetworkSpec
+from teramind.plan.flops import PatchCost
+from teramind.state import parts_of
+
+FLOAT = 4
+"""Bytes of a float32."""
+
+
+def plane_bytes(frame: Rect, spec: NetworkSpec, *, genes: int) -> int:
+    """State, its successor and the blank plane of a frame, and its counts.
+
+    Args:
+        frame: pixels, the half patch around included.
+        spec: the network.
+        genes: of the raster.
+    """
+    planes = 3 * spec.channels * FLOAT * frame.height * frame.width
+    return planes + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
+
+
+def row_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
+    """Features of one row of encoded patches of a frame."""
+    return frame.width // spec.patch * cost.feature_bytes
+
+
+def source_bytes(layout: Layout, slab: Slab, phase: int, spec: NetworkSpec) -> int:
+    """States of the phase before that a job holds, its own and its neighbours' edges."""
+    if phase == 0:
+        return 0
+    near = layout.frame(slab, phase)
+    parts = [
+        part
+        for source in layout.sources(slab, phase)
+        for part in parts_of(layout.core(source, phase - 1), layout.margin(phase - 1))
+        if part.cut(near).height
+    ]
+    return spec.channels * FLOAT * sum(part.height * part.width for part in parts)
+
+
+def work_bytes(
+    frame: Rect, spec: NetworkSpec, cost: PatchCost, *, genes: int, workspace: int
+) -> int:
+    """Most that a phase holds beside what it read.
+
+    It holds three rows of features while it encodes the next one, and two and the kernels'
+    workspace while it decodes their patches.
+    """
+    row = row_bytes(frame, spec, cost)
+    return plane_bytes(frame, spec, genes=genes) + max(3 * row, 2 * row + workspace)
+
+
+def job_bytes(
+    layout: Layout,
+    spec: NetworkSpec,
+    cost: PatchCost,
+    *,
+    genes: int,
+    workspace: int,
+) -> int:
+    """Memory of the largest job of all phases, its process not counted."""
+    found = []
+    for phase in range(layout.phases):
+        slab = max(layout.slabs_of_window(0, phase), key=lambda s: _area(layout.core(s, phase)))
+        steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
+        frame = core.grown((steps - 1) * spec.patch + spec.half)
+        sources = source_bytes(layout, slab, phase, spec)
+        work = work_bytes(frame, spec, cost, genes=genes, workspace=workspace)
+        # Saving: the plane, a copy of the core in parts, and the bytes of the file.
+        saving = FLOAT * spec.channels * (_area(frame) + 2 * _area(core))
+        found.append(sources + max(work, saving))
+    return max(found)
+
+
+def _area(rect: Rect) -> int:
+    return rect.height * rect.width

@@ -1,0 +1,82 @@
+"""The cheapest slab edge and number of phases under limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from teramind.config import Config
+from teramind.errors import UserError
+from teramind.plan.estimate import GIBI, Assumptions, Plan, estimate
+
+EDGES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+"""Slab edges tried, in pixels; every shard halves into whole pixels several times."""
+MOST_JOBS = 200_000
+"""Plans with more slab jobs are not worth following: Snakemake would need minutes to start."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must keep to; None: no limit.
+
+    Attributes:
+        memory_gib: of a job.
+        job_hours: of a job.
+        jobs: in all.
+        disk_gib: of states at their peak and results together.
+    """
+
+    memory_gib: float | None = None
+    job_hours: float | None = None
+    jobs: int | None = None
+    disk_gib: float | None = None
+
+    def broken(self, plan: Plan) -> list[str]:
+        """Limits that a plan does not keep to, one phrase each."""
+        found = (
+            ("memory", plan.job_bytes / GIBI, self.memory_gib, "GiB"),
+            ("job", plan.job_seconds / 3600, self.job_hours, "h"),
+            ("jobs", sum(plan.jobs.values()), self.jobs, ""),
+            ("disk", (plan.state_peak_bytes + plan.result_bytes) / GIBI, self.disk_gib, "GiB"),
+        )
+        return [
+            f"{name} {value:.3g} {unit}".strip()
+            for name, value, limit, unit in found
+            if limit is not None and value > limit
+        ]
+
+
+def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
+    """Plans within the limits, the cheapest first: fewest hours of slab jobs, then of the rest.
+
+    Raises:
+        UserError: when no slab edge and number of phases keeps to the limits.
+    """
+    tried = [estimate(candidate, given) for candidate in _candidates(config)]
+    kept = [plan for plan in tried if not limits.broken(plan)]
+    if not kept:
+        nearest = min(tried, key=lambda plan: len(limits.broken(plan)))
+        raise UserError(
+            f"no plan keeps to the limits; slab {nearest.slab} with {nearest.phases} phases comes "
+            f"nearest and breaks: {', '.join(limits.broken(nearest))}"
+        )
+    return sorted(kept, key=lambda plan: (plan.network_hours + plan.other_hours, plan.slab))
+
+
+def _candidates(config: Config) -> Iterator[Config]:
+    """The configuration with other slabs and phases, as far as they fit it and each other."""
+    layout = config.layout()
+    longest = max(layout.region.height, layout.region.width)
+    edges = {edge for edge in EDGES if edge % layout.patch == 0 and edge < 2 * longest}
+    for edge in sorted(edges | {layout.slab}):
+        slabs = -(-layout.region.height // edge) * -(-layout.region.width // edge)
+        for phases in range(1, layout.steps + 1):
+            if slabs * len(layout.windows) * (phases + 1) > MOST_JOBS:
+                break
+            generate = config.generate.model_copy(update={"slab": edge, "phases": phases})
+            candidate = config.model_copy(update={"generate": generate})
+            try:
+                candidate.layout()
+            except UserError:
+                continue
+            yield candidate
