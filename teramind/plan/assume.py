@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from teramind.config import Config
 from teramind.expression.panel import read_panel
@@ -15,7 +16,7 @@ from teramind.plan.hardware import find_hardware
 from teramind.plan.measure import measure_here
 from teramind.plan.tissue import wanted_patches
 
-PUBLISHED = {"genes": 229, "base": 64, "embed": 512}
+PUBLISHED: dict[str, Any] = {"genes": 229, "base": 64, "embed": 512}
 """Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""
 WIDEST = 32
 """Patches side by side beyond which the measured speed hardly changes."""
@@ -65,7 +66,11 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
 def _spec(config: Config, notes: list[str]) -> NetworkSpec:
     """Sizes of the network that the configuration names."""
     asked = config.network
-    known = {"patch": asked.patch, "sections": asked.sections, "stains": asked.stains}
+    known: dict[str, Any] = {
+        "patch": asked.patch,
+        "sections": asked.sections,
+        "stains": asked.stains,
+    }
     if config.train is not None and config.trains:
         genes = len(read_panel(Path(str(config.expression.panel))))
         return NetworkSpec(**known, genes=genes, base=config.train.base, embed=config.train.embed)

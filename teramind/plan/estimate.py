@@ -261,7 +261,7 @@ def _job_memory(layout: Layout, given: Assumptions) -> int:
     process = rates.PROCESS_MIB * MEBI + weights
     if hardware.process_mib is not None:
         process = hardware.process_mib * MEBI
-    workspace = rates.WORKSPACE_PATCHES * given.cost.feature_bytes
+    workspace = float(rates.WORKSPACE_PATCHES * given.cost.feature_bytes)
     if hardware.workspace_mib is not None:
         workspace = hardware.workspace_mib * MEBI
     arrays = job_bytes(layout, given.spec, given.cost, genes=given.genes, workspace=int(workspace))

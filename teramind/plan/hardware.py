@@ -32,13 +32,13 @@ class Hardware(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     device: str
-    matrix_peak_gflops: float | None = Field(None, gt=0, allow_inf_nan=False)
+    matrix_peak_gflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     gflops: dict[str, float] = {}
     source: str = "its file"
-    memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
-    startup_seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
-    process_mib: float | None = Field(None, ge=0, allow_inf_nan=False)
-    workspace_mib: float | None = Field(None, ge=0, allow_inf_nan=False)
+    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    startup_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    process_mib: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    workspace_mib: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 def known_hardware() -> dict[str, Hardware]:

@@ -22,8 +22,9 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     jobs |= Counter(stitch=slabs[-1])
     jobs |= dict.fromkeys(("pyramid", "export_wsi"), layout.windows.generated)
     jobs |= dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
-    optional = {"phantom": config.phantom, "train": config.trains}
-    optional |= dict.fromkeys(("resample_images", "evaluate"), config.reference)
+    compared = config.reference is not None
+    optional = {"phantom": config.phantom is not None, "train": config.trains}
+    optional |= {"resample_images": compared, "evaluate": compared}
     return jobs | Counter({rule: 1 for rule, asked in optional.items() if asked})
 
 
