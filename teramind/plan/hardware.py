@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,9 @@ from teramind.errors import UserError
 
 TABLE = Path(__file__).parents[2] / "resources" / "hardware.json"
 """Known machines by name, each with the source of its numbers."""
+
+
+Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Hardware(BaseModel):
@@ -33,7 +36,7 @@ class Hardware(BaseModel):
 
     device: str
     matrix_peak_gflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    gflops: dict[str, float] = {}
+    gflops: dict[str, Speed] = {}
     source: str = "its file"
     memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     startup_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)

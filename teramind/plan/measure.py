@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     spec = NetworkSpec.from_dict(asked["spec"])
     device = "cuda" if asked["gpus"] and torch.cuda.is_available() else "cpu"
     network = Network(spec).requires_grad_(False).eval().to(device)
-    startup, process = time.process_time(), _resident()
+    startup, process = time.process_time(), _memory("VmRSS")
     clock = _Clock(device, asked["threads"])
     _run(network, clock, rows=1, cols=2)  # kernels are chosen and compiled at their first call
     cols, rows = asked["width"], 1
@@ -108,7 +108,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     if taken < asked["seconds"] / 2:
         rows = min(max(round(asked["seconds"] / taken), 2), 64)
         taken = _run(network, clock, rows=rows, cols=cols)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _memory("VmHWM")  # not ru_maxrss, which a process takes over from its parent
     cost = PatchCost(**asked["cost"])
     frame = one_phase(spec, rows=rows, cols=cols).region.grown(spec.half)
     held = work_bytes(frame, spec, cost, genes=spec.genes, workspace=0)
@@ -153,10 +153,10 @@ def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
     return clock() - start
 
 
-def _resident() -> int:
-    """Bytes of memory that the process holds now."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123 - not a file on a disk
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _memory(line: str) -> int:
+    """Bytes in a line of the process's status: VmRSS is held now, VmHWM the most so far."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition(f"{line}:")[2].split()[0])
 
 
 if __name__ == "__main__":

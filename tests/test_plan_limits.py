@@ -1,0 +1,133 @@
+"""A plan's course, its search under limits, its machines and its command."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_geometry import layouts
+from workflow_project import config_with
+
+from teramind.__main__ import main
+from teramind.config import parse_config
+from teramind.errors import UserError
+from teramind.geometry import Layout, Rect, Windows
+from teramind.network import NetworkSpec
+from teramind.plan.estimate import Assumptions, estimate, speed
+from teramind.plan.flops import PatchCost
+from teramind.plan.hardware import Hardware, find_hardware, known_hardware
+from teramind.plan.search import Limits, search
+from teramind.plan.simulate import simulate
+
+fast = settings(max_examples=60, deadline=None)
+SPEC = NetworkSpec(32, 4, ("DAPI", "PolyT"), 3, 2, 8)
+COST = PatchCost(genes=10**6, encode=10**8, decode=10**8, feature_bytes=10**5, weights=10**6)
+MACHINE = Hardware(device="a box", gflops={"float32": 10.0}, startup_seconds=5)
+
+
+def run_by(layout, workers):
+    return simulate(
+        layout,
+        workers=workers,
+        windows=len(layout.windows),
+        seconds=lambda job: 1.0,
+        state_bytes=lambda job: 1,
+    )
+
+
+@fast
+@given(layouts(), st.integers(1, 5))
+def test_a_course_runs_every_job_and_holds_no_more_states_than_there_are(layout, workers):
+    states = sum(1 for phase in range(layout.phases) for _ in layout.slabs(phase))
+    jobs = states + sum(1 for _ in layout.slabs(layout.phases - 1))
+    alone, together = run_by(layout, 1), run_by(layout, workers)
+    assert alone.seconds == jobs
+    assert jobs / workers <= together.seconds <= jobs
+    assert 1 <= together.peak_bytes <= states
+
+
+def test_states_live_for_a_few_rows_of_slabs_and_not_for_a_window():
+    side, phases = 20, 3
+    plane = Rect(0, 0, side * 64, side * 64)
+    layout = Layout(plane, plane, 32, 64, Windows(sections=4, planes=6), 6, phases)
+    assert run_by(layout, 4).peak_bytes < 2.5 * phases * side
+
+
+def config(**changes):
+    return parse_config(config_with(plane__height=2048, plane__width=2048, **changes))
+
+
+def given_(workers=4):
+    return Assumptions(SPEC, COST, 3, MACHINE, None, workers)
+
+
+def test_a_search_keeps_to_every_limit_and_finds_nothing_cheaper_beyond_it():
+    free = search(config(), given_(), Limits())
+    assert free == sorted(free, key=lambda plan: plan.network_hours + plan.other_hours)
+    middle = free[len(free) // 2]
+    limits = Limits(jobs=sum(middle.jobs.values()), memory_gib=middle.job_bytes / 2**30)
+    kept = search(config(), given_(), limits)
+    assert middle in kept
+    assert kept == [plan for plan in free if not limits.broken(plan)]
+    assert len(kept) < len(free)
+
+
+def test_limits_that_nothing_keeps_to_are_named():
+    with pytest.raises(UserError, match=r"no plan keeps to the limits; slab .* breaks: jobs \d+"):
+        search(config(), given_(), Limits(jobs=3))
+
+
+def test_frames_cost_work_and_phases_jobs():
+    one, many = (
+        estimate(config(generate__slab=256, generate__steps=8, generate__phases=n), given_())
+        for n in (1, 8)
+    )
+    assert one.frame_overhead > 1.3 > many.frame_overhead == 1
+    assert sum(one.jobs.values()) < sum(many.jobs.values())
+    assert one.petaflop > many.petaflop
+
+
+def test_every_known_machine_says_where_its_numbers_are_from():
+    for name, machine in known_hardware().items():
+        assert find_hardware(name) == machine
+        assert machine.source.startswith("peak: ")
+        assert 0 < speed(machine) < 1e9 * machine.matrix_peak_gflops
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "not a machine's numbers"),
+        ('{"gflops": {"float32": 5}}', "not a machine's numbers: Field required"),
+        ('{"device": "x"}', "must give gflops or matrix_peak_gflops"),
+        ('{"device": "x", "gflops": {"float32": -1}}', "not a machine's numbers"),
+    ],
+)
+def test_a_file_that_is_no_machine_is_one_line(tmp_path, capsys, content, message):
+    machine, run = tmp_path / "machine.json", tmp_path / "config.yaml"
+    machine.write_text(content)
+    run.write_text(yaml.safe_dump(config_with()))
+    assert main(["plan", "--configfile", str(run), "--hardware", str(machine)]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, machine = tmp_path / "config.yaml", tmp_path / "machine.json"
+    run.write_text(yaml.safe_dump(config_with(generate__slab=128)))
+    machine.write_text(json.dumps({"device": "a box", "gflops": {"float32": 10}}))
+    words = ["plan", "--configfile", str(run), "--hardware", str(machine)]
+    assert main([*words, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["slab"], shown["device"], shown["tissue_known"]) == (128, "a box", False)
+    assert len(shown["notes"]) == 2
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert f"{sum(shown['jobs'].values()):,}\n" in table
+    assert "note: no expression raster yet" in table
+    assert main([*words, "--search", "--jobs", "1"]) == 1
+    assert capsys.readouterr().err.startswith("error: no plan keeps to the limits")
