@@ -32,7 +32,7 @@ import teramind.slab
 from teramind.config import Config, parse_config
 from teramind.expression import RasterWriter
 from teramind.geometry import Slab
-from teramind.network import NetworkSpec
+from teramind.network import Network, NetworkSpec
 from teramind.network.unet import Encoded
 from teramind.slab import generate_slab, stitch_slab
 from teramind.volume import build_pyramid, create_volume
@@ -88,12 +88,14 @@ def graph(slab: int, phases: int) -> None:
 class FreeNetwork:
     """A stand-in whose noise estimate is zero and whose features are empty."""
 
+    axes = Network.axes
+
     def __init__(self) -> None:
         self.spec = NetworkSpec(64, 4, ("DAPI", "PolyT"), GENES, 64, 512)
         self.stem = torch.nn.Conv3d(1, 1, 1)
         self.calls = 0
 
-    def to(self, device: str) -> FreeNetwork:
+    def to(self, *where: object) -> FreeNetwork:
         """Itself."""
         return self
 
@@ -168,6 +170,7 @@ def path(edge: int, slab: int, phases: int) -> None:
     """Run every job of a plane of two sections with the stand-in."""
     network, meter = FreeNetwork(), Meter()
     teramind.slab.load_network = lambda path: network
+    teramind.slab.for_inference = lambda loaded: loaded
     teramind.slab.load_parts = meter.counting(teramind.slab.load_parts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -67,7 +67,7 @@ def test_the_counted_passes_are_those_of_the_engine(
         for slab in layout.slabs(phase):
             place = slab.window, found.rows.index(slab.row), found.cols.index(slab.col)
             counted = found.decoded[place], found.encoded[place]
-            assert counted == passes(generator._masks(slab, phase))
+            assert counted == passes(generator.masks(slab, phase))
 
 
 @few

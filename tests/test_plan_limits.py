@@ -15,14 +15,16 @@ from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import NetworkSpec
 from teramind.plan.estimate import Assumptions, estimate, speed
-from teramind.plan.flops import PatchCost
+from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware, known_hardware
 from teramind.plan.search import Limits, search
 from teramind.plan.simulate import simulate
 
 fast = settings(max_examples=60, deadline=None)
 SPEC = NetworkSpec(32, 4, ("DAPI", "PolyT"), 3, 2, 8)
-COST = PatchCost(genes=10**6, encode=10**8, decode=10**8, feature_bytes=10**5, weights=10**6)
+COST = PatchCost(
+    genes=10**6, encode=10**8, decode=10**8, feature_bytes=10**5, gene_bytes=10**4, weights=10**6
+)
 MACHINE = Hardware(device="a box", gflops={"float32": 10.0}, startup_seconds=5)
 
 
@@ -92,7 +94,7 @@ def test_every_known_machine_says_where_its_numbers_are_from():
     for name, machine in known_hardware().items():
         assert find_hardware(name) == machine
         assert machine.source.startswith("peak: ")
-        assert 0 < speed(machine) < 1e9 * machine.matrix_peak_gflops
+        assert 0 < speed(machine, "bfloat16") < 1e9 * machine.matrix_peak_gflops
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,11 @@ def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, mo
     assert "note: no expression raster yet" in table
     assert main([*words, "--search", "--jobs", "1"]) == 1
     assert capsys.readouterr().err.startswith("error: no plan keeps to the limits")
+
+
+def test_the_full_size_network_costs_what_the_published_one_does():
+    cost = patch_cost(NetworkSpec(64, 4, ("DAPI", "PolyT"), 229, 64, 512))
+    published = (47.9e9, 127.3e9, 0.33e9, 213.8e6)
+    found = (cost.encode, cost.decode, cost.genes, cost.weights)
+    assert found == pytest.approx(published, rel=0.05)
+    assert found[:2] == pytest.approx(published[:2], rel=0.005)

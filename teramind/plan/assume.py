@@ -53,11 +53,14 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
             cost,
             threads=config.generate.threads,
             gpus=config.generate.gpus,
+            precision=config.generate.precision,
             width=min(frame, layout.bounds.width // layout.patch, WIDEST),
         )
     )
-    if not machine.gflops:
-        notes.append(f"{machine.device}: its speed with this network is an assumption, see source")
+    precision = config.generate.precision
+    if precision not in machine.gflops:
+        known = ", ".join(machine.gflops) or "none"
+        notes.append(f"speed of {machine.device} in {precision} is assumed; known: {known}")
     wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
     genes = len(raster.panel) if raster else _panel_length(config, spec)
     return Assumptions(spec, cost, genes, machine, wanted, workers), notes

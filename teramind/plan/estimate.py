@@ -20,6 +20,7 @@ from teramind.plan.memory import FLOAT, job_bytes
 from teramind.plan.simulate import Job, simulate
 from teramind.plan.tissue import Mask
 from teramind.plan.work import PhaseWork, phase_work, wanted_work
+from teramind.solver import SOLVERS
 from teramind.volume import VolumeLayout
 
 MEBI, GIBI = 1 << 20, 1 << 30
@@ -111,13 +112,15 @@ class Plan:
     source: str
 
 
-def speed(hardware: Hardware) -> float:
+def speed(hardware: Hardware, precision: str) -> float:
     """Operations per second of the network.
 
-    Where only the peak is known, the share of it that the published run reached on A100 is taken.
+    Where this precision was not measured another one stands in, and where only the peak is known
+    the share of it that the published run reached on A100.
     """
     if hardware.gflops:
-        return 1e9 * next(iter(hardware.gflops.values()))
+        any_of_them = next(iter(hardware.gflops.values()))
+        return 1e9 * hardware.gflops.get(precision, any_of_them)
     known = known_hardware()["a100"]
     if not hardware.matrix_peak_gflops or not known.matrix_peak_gflops:
         raise UserError(f"hardware {hardware.device}: neither gflops nor matrix_peak_gflops")
@@ -132,14 +135,13 @@ def estimate(config: Config, given: Assumptions) -> Plan:
     decoded = sum(int(work.decoded.sum()) for work in phases)
     encoded = sum(int(work.encoded.sum()) for work in phases)
     times = JobTimes(config, given, phases)
-    pixels = sum(int(work.pixels.sum()) for work in phases)
-    item = 2 if config.generate.state == "float16" else FLOAT
+    states = StateBytes(config, spec)
     course = simulate(
         layout,
         workers=given.workers,
         windows=min(SIMULATED, len(layout.windows)),
         seconds=times.seconds,
-        state_bytes=lambda job: item * spec.channels * _area(layout, job),
+        state_bytes=states,
     )
     network, other = times.network(), times.others()
     drawn = _drawn_slabs(layout, given.wanted)
@@ -170,8 +172,8 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         wall_hours=times.wall(course.seconds) / 3600,
         workers=given.workers,
         startup_share=times.startup * sum(w.pixels.size for w in phases) / max(network, 1e-9),
-        job_bytes=_job_memory(layout, given),
-        state_bytes=item * spec.channels * pixels,
+        job_bytes=_job_memory(layout, given, planes=SOLVERS[config.generate.solver].planes),
+        state_bytes=sum(states.of(n, int(work.pixels.sum())) for n, work in enumerate(phases)),
         state_peak_bytes=course.peak_bytes,
         result_bytes=int(2 * _pyramid_voxels(volume) * fraction),
         files=dict(files_left(config, drawn_slabs=drawn)),
@@ -185,6 +187,22 @@ def plan_record(plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
     return {**asdict(plan), "notes": list(notes)}
 
 
+class StateBytes:
+    """Payload of the state files; before the last phase they hold what the solver remembers."""
+
+    def __init__(self, config: Config, spec: NetworkSpec) -> None:
+        self.layout, self.planes = config.layout(), SOLVERS[config.generate.solver].planes
+        self.pixel = spec.channels * (2 if config.generate.state == "float16" else FLOAT)
+
+    def __call__(self, job: Job) -> int:
+        """Of the state that a job leaves."""
+        return self.of(job[1], _area(self.layout, job))
+
+    def of(self, phase: int, pixels: int) -> int:
+        """Of so many pixels at the end of a phase."""
+        return self.pixel * pixels * (1 if phase == self.layout.phases - 1 else self.planes)
+
+
 class JobTimes:
     """Seconds of every job."""
 
@@ -194,7 +212,7 @@ class JobTimes:
         self.startup = (
             rates.STARTUP_SECONDS if hardware.startup_seconds is None else hardware.startup_seconds
         )
-        self.per_second = speed(hardware)
+        self.per_second = speed(hardware, config.generate.precision)
         self.voxels = len(config.network.stains) * self.layout.voxels
         self.depth = len(config.network.stains) * self.layout.windows.depth
 
@@ -255,7 +273,7 @@ def _pyramid_voxels(volume: VolumeLayout) -> int:
     return stains * sections * sum(height * width for height, width in planes)
 
 
-def _job_memory(layout: Layout, given: Assumptions) -> int:
+def _job_memory(layout: Layout, given: Assumptions, *, planes: int) -> int:
     """Of the largest slab job; what was not measured of its process is taken from `rates`."""
     hardware, weights = given.hardware, FLOAT * given.cost.weights
     process = rates.PROCESS_MIB * MEBI + weights
@@ -264,7 +282,9 @@ def _job_memory(layout: Layout, given: Assumptions) -> int:
     workspace = float(rates.WORKSPACE_PATCHES * given.cost.feature_bytes)
     if hardware.workspace_mib is not None:
         workspace = hardware.workspace_mib * MEBI
-    arrays = job_bytes(layout, given.spec, given.cost, genes=given.genes, workspace=int(workspace))
+    arrays = job_bytes(
+        layout, given.spec, given.cost, planes=planes, genes=given.genes, workspace=int(workspace)
+    )
     return int(process + arrays)
 
 

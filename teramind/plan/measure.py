@@ -31,6 +31,7 @@ def measure_here(
     *,
     threads: int,
     gpus: int,
+    precision: str,
     width: int,
     seconds: float = SECONDS,
 ) -> Hardware:
@@ -41,6 +42,7 @@ def measure_here(
         cost: of its patches.
         threads: CPU threads of a job.
         gpus: GPUs of a job.
+        precision: float32 or bfloat16.
         width: patches side by side in a slab's frame.
         seconds: about how long to measure.
 
@@ -52,6 +54,7 @@ def measure_here(
         "spec": spec.to_dict() | {"training": {}},
         "threads": threads,
         "gpus": gpus,
+        "precision": precision,
         "width": width,
         "seconds": seconds,
         "cost": asdict(cost),
@@ -94,12 +97,14 @@ def _measure(asked: dict[str, Any]) -> Hardware:
 
     from teramind import slab as _  # noqa: F401 - a job's imports
     from teramind.network import Network
+    from teramind.network.fast import for_inference
     from teramind.plan.memory import work_bytes
 
     torch.set_num_threads(asked["threads"])
     spec = NetworkSpec.from_dict(asked["spec"])
     device = "cuda" if asked["gpus"] and torch.cuda.is_available() else "cpu"
-    network = Network(spec).requires_grad_(False).eval().to(device)
+    dtype = getattr(torch, asked["precision"])
+    network = for_inference(Network(spec).requires_grad_(False).eval().to(device, dtype))
     startup, process = time.process_time(), _memory("VmRSS")
     clock = _Clock(device, asked["threads"])
     _run(network, clock, rows=1, cols=2)  # kernels are chosen and compiled at their first call
@@ -111,12 +116,12 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     peak = _memory("VmHWM")  # not ru_maxrss, which a process takes over from its parent
     cost = PatchCost(**asked["cost"])
     frame = one_phase(spec, rows=rows, cols=cols).region.grown(spec.half)
-    held = work_bytes(frame, spec, cost, genes=spec.genes, workspace=0)
+    held = work_bytes(frame, spec, cost, planes=1, genes=spec.genes, workspace=0)
     flops = cost.flops(encoded=(rows + 1) * (cols + 1), decoded=rows * cols)
     name = torch.cuda.get_device_name() if device == "cuda" else "this CPU"
     return Hardware(
         device=f"{name}, {asked['threads']} threads",
-        gflops={"float32": flops / taken / 1e9},
+        gflops={asked["precision"]: flops / taken / 1e9},
         source=f"{rows} x {cols} patches timed here",
         startup_seconds=startup,
         process_mib=process / MEBI,

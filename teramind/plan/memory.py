@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from teramind.generate import GENE_BYTES
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import NetworkSpec
 from teramind.plan.flops import PatchCost
@@ -11,16 +12,17 @@ FLOAT = 4
 """Bytes of a float32."""
 
 
-def plane_bytes(frame: Rect, spec: NetworkSpec, *, genes: int) -> int:
-    """State, its successor and the blank plane of a frame, and its counts.
+def plane_bytes(frame: Rect, spec: NetworkSpec, *, planes: int, genes: int) -> int:
+    """The solver's memory, its successor and the blank plane of a frame, and its counts.
 
     Args:
         frame: pixels, the half patch around included.
         spec: the network.
+        planes: of the solver's memory.
         genes: of the raster.
     """
-    planes = 3 * spec.channels * FLOAT * frame.height * frame.width
-    return planes + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
+    held = 3 * planes * spec.channels * FLOAT * frame.height * frame.width
+    return held + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
 
 
 def row_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
@@ -28,7 +30,13 @@ def row_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
     return frame.width // spec.patch * cost.feature_bytes
 
 
-def source_bytes(layout: Layout, slab: Slab, phase: int, spec: NetworkSpec) -> int:
+def gene_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
+    """Gene features that a phase keeps from step to step."""
+    patches = frame.width // spec.patch * (frame.height // spec.patch)
+    return min(patches * cost.gene_bytes, GENE_BYTES)
+
+
+def source_bytes(layout: Layout, slab: Slab, phase: int, channels: int) -> int:
     """States of the phase before that a job holds, its own and its neighbours' edges."""
     if phase == 0:
         return 0
@@ -39,11 +47,11 @@ def source_bytes(layout: Layout, slab: Slab, phase: int, spec: NetworkSpec) -> i
         for part in parts_of(layout.core(source, phase - 1), layout.margin(phase - 1))
         if part.cut(near).height
     ]
-    return spec.channels * FLOAT * sum(part.height * part.width for part in parts)
+    return channels * FLOAT * sum(part.height * part.width for part in parts)
 
 
 def work_bytes(
-    frame: Rect, spec: NetworkSpec, cost: PatchCost, *, genes: int, workspace: int
+    frame: Rect, spec: NetworkSpec, cost: PatchCost, *, planes: int, genes: int, workspace: int
 ) -> int:
     """Most that a phase holds beside what it read.
 
@@ -51,7 +59,8 @@ def work_bytes(
     workspace while it decodes their patches.
     """
     row = row_bytes(frame, spec, cost)
-    return plane_bytes(frame, spec, genes=genes) + max(3 * row, 2 * row + workspace)
+    held = plane_bytes(frame, spec, planes=planes, genes=genes) + gene_bytes(frame, spec, cost)
+    return held + max(3 * row, 2 * row + workspace)
 
 
 def job_bytes(
@@ -59,6 +68,7 @@ def job_bytes(
     spec: NetworkSpec,
     cost: PatchCost,
     *,
+    planes: int,
     genes: int,
     workspace: int,
 ) -> int:
@@ -68,10 +78,10 @@ def job_bytes(
         slab = max(layout.slabs_of_window(0, phase), key=lambda s: _area(layout.core(s, phase)))
         steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
         frame = core.grown((steps - 1) * spec.patch + spec.half)
-        sources = source_bytes(layout, slab, phase, spec)
-        work = work_bytes(frame, spec, cost, genes=genes, workspace=workspace)
+        sources = source_bytes(layout, slab, phase, planes * spec.channels)
+        work = work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace)
         # Saving: the plane, a copy of the core in parts, and the bytes of the file.
-        saving = FLOAT * spec.channels * (_area(frame) + 2 * _area(core))
+        saving = FLOAT * planes * spec.channels * (_area(frame) + 2 * _area(core))
         found.append(sources + max(work, saving))
     return max(found)
 
