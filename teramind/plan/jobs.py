@@ -19,13 +19,19 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     layout = config.layout()
     slabs = generate_jobs(layout)
     jobs = Counter({f"generate_p{phase:03d}": n for phase, n in enumerate(slabs)})
-    jobs |= Counter(stitch=slabs[-1])
+    jobs |= {"stitch": slabs[-1]}
     jobs |= dict.fromkeys(("pyramid", "export_wsi"), layout.windows.generated)
     jobs |= dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
     compared = config.reference is not None
     optional = {"phantom": config.phantom is not None, "train": config.trains}
     optional |= {"resample_images": compared, "evaluate": compared}
-    return jobs | Counter({rule: 1 for rule, asked in optional.items() if asked})
+    jobs |= {rule: 1 for rule, asked in optional.items() if asked}
+    if config.attention is not None:
+        jobs |= dict.fromkeys(("create_attention", "attention_tables", "attention_joint"), 1)
+        sections = layout.windows.generated
+        jobs |= dict.fromkeys(("attention_pyramid", "attention_pictures"), sections)
+        jobs |= {"attention": slabs[-1]}
+    return jobs
 
 
 def volume_of(config: Config) -> VolumeLayout:
