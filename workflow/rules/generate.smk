@@ -40,10 +40,10 @@ for phase in range(layout.phases):
             log_of(f"generate_p{phase:03d}", "{slab}"),
         benchmark:
             benchmark_of(f"generate_p{phase:03d}", "{slab}")
+        priority: turn(phase)
         conda:
             "../../envs/network.yaml"
         threads: settings.generate.threads
-        priority: turn(phase)
         resources:
             mem_mb=growing(4000),
             runtime=240,
