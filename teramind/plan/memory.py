@@ -77,7 +77,8 @@ def job_bytes(
     for phase in range(layout.phases):
         slab = max(layout.slabs_of_window(0, phase), key=lambda s: _area(layout.core(s, phase)))
         steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
-        frame = core.grown((steps - 1) * spec.patch + spec.half)
+        computed = core.grown((steps - 1) * spec.patch).cut(layout.bounds)
+        frame = computed.grown(spec.half)
         sources = source_bytes(layout, slab, phase, planes * spec.channels)
         work = work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace)
         # Saving: the plane, a copy of the core in parts, and the bytes of the file.
