@@ -20,6 +20,7 @@ rule all:
     default_target: True
     input:
         RECEIPTS,
+        PYRAMIDS,
         slides,
         ATTENTION_RESULTS,
         results("report.html"),
@@ -32,7 +33,14 @@ rule attention_all:
     localrule: True
 
 
+onstart:
+    # Not a rule's work: a record that is made again would hide from Snakemake what else changed.
+    if changed:
+        update_provenance(settings, Path(results("provenance.json")))
+
+
 onsuccess:
+    remove_leftovers(settings.results)
     print(f"report:  {results('report.html')}")
     print(f"slides:  {results('wsi')} (QuPath, Fiji)")
     print(f"volume:  {VOLUME} (napari)")

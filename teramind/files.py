@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 from teramind.errors import UserError
 
+_LEFTOVER = re.compile(r"\.[0-9a-f]{8}\..+|.+\.[0-9a-f]{32}\.partial")
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -22,16 +25,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The block may create a file or a directory there; it is flushed to disk, then renamed. If the
     block raises, the sibling is removed and `path` stays as it was. The sibling keeps the suffix
     of `path`, which some writers choose their format by. A directory replaces only an absent or
-    empty one.
+    empty one. An OSError names `path`, never the sibling.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            flush(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
     except BaseException:
         _remove(temporary)
         raise
@@ -45,6 +49,33 @@ def require_inside(path: str | Path, folder: str | Path) -> None:
     """
     if not Path(path).resolve().is_relative_to(Path(folder).resolve()):
         raise UserError(f"{path}: a link leads it out of {folder}; remove the link")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name `path` in an OSError of the block that names nothing, or a temporary file beside it."""
+    path = Path(path)
+    try:
+        yield
+    except OSError as error:
+        if not error.filename or Path(str(error.filename)).parent == path.parent:
+            error.filename = str(path)
+        raise
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove what killed writers left below `folder`: temporary files and folders, ours and zarr's.
+
+    Nothing may be writing there. Returns what was removed.
+    """
+    found = []
+    for parent, folders, files in os.walk(folder):
+        left = [name for name in (*folders, *files) if _LEFTOVER.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in left]
+        found += [Path(parent, name) for name in left]
+    for path in found:
+        _remove(path)
+    return found
 
 
 def write_json(path: str | Path, obj: Any) -> None:
@@ -66,7 +97,8 @@ def _blake2b(content: bytes | memoryview = b"") -> hashlib.blake2b:
     return hashlib.blake2b(content, digest_size=16)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder and all in it, is on the disk."""
     for child in path.rglob("*") if path.is_dir() else ():
         _fsync(child)
     _fsync(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from teramind.errors import UserError
@@ -181,9 +182,15 @@ class Layout:
 
     def wanted(self, phase: int) -> Rect:
         """Pixels whose state is wanted at the end of `phase`."""
-        return self.region.grown(self.reach(phase) * self.patch).cut(self.bounds)
+        return self._wanted[phase]
 
-    @property
+    @cached_property
+    def _wanted(self) -> tuple[Rect, ...]:
+        """What is wanted at the end of each phase; a plan asks for it very often."""
+        margins = (self.reach(phase) * self.patch for phase in range(self.phases))
+        return tuple(self.region.grown(margin).cut(self.bounds) for margin in margins)
+
+    @cached_property
     def origin(self) -> tuple[int, int]:
         """Pixel (y, x) of slab (row 0, col 0); the region starts at a slab's corner."""
         first = self.wanted(0)

@@ -17,7 +17,7 @@ from teramind.files import require_inside
 
 @contextmanager
 def job(snakemake: Any) -> Iterator[Config]:
-    """Run a rule's script: output goes to the rule's log, mistakes end as one line.
+    """Run a rule's script: output goes to the rule's log, mistakes end as a line each.
 
     Nothing is written where a link leads out of the results folder.
 
@@ -42,7 +42,7 @@ def job(snakemake: Any) -> Iterator[Config]:
             line = describe(error)
             if line is None:
                 raise
-            message = f"error: {line}\n".encode()
+            message = "".join(f"error: {part}\n" for part in line.splitlines()).encode()
             os.write(terminal, message)
             with suppress(OSError):  # a full disk takes no more log
                 os.write(2, message)
@@ -59,7 +59,7 @@ def _require_own_folder(snakemake: Any) -> None:
 
 
 def describe(error: Exception) -> str | None:
-    """Return the line for an error that is the user's to mend; None for a defect of ours."""
+    """Return the lines for an error that is the user's to mend; None for a defect of ours."""
     if isinstance(error, UserError):
         return str(error)
     known = {errno.ENOSPC: "the disk is full", errno.EROFS: "the folder is read-only"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -54,3 +55,9 @@ def write_provenance(config: Config, path: Path, *, project: Path) -> None:
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
     write_json(path, record)
+
+
+def update_provenance(config: Config, path: Path) -> None:
+    """Bring the settings of a record up to date, those that the voxels do not depend on."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**record, "config": config.model_dump(mode="json")})

@@ -1,5 +1,6 @@
 """Files: whole or absent, and known by their digest."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from teramind.files import atomic_path, digest, write_json
+from teramind.files import atomic_path, digest, remove_leftovers, write_json
 
 
 def names(folder: Path) -> set[str]:
@@ -80,6 +81,39 @@ def test_the_content_is_flushed_before_the_rename(
     with atomic_path(target) as temporary:
         temporary.write_text("a")
     assert flushed == [(target.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "state"
+    with pytest.raises(OSError, match=r"No space left.*state'") as error, atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(target)
+    with pytest.raises(FileNotFoundError) as absent, atomic_path(target) as temporary:
+        temporary.read_bytes()
+    assert absent.value.filename == str(target)
+    with pytest.raises(FileNotFoundError) as other, atomic_path(target):
+        (tmp_path / "elsewhere" / "a").read_bytes()
+    assert other.value.filename == str(tmp_path / "elsewhere" / "a")
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None:
+    kept = ["a.json", ".snakemake_timestamp", "b/2", "b/.hidden.json", "b/x.partial"]
+    left = [".0a1b2c3d.a.json", f"b/2.{'0f' * 16}.partial", ".0a1b2c3d.raster.zarr/0/c"]
+    for name in kept + left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert len(remove_leftovers(tmp_path)) == 3
+    found = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()]
+    assert sorted(found) == sorted(kept)
+
+
+def test_a_killed_writer_leaves_what_is_known_as_leftover(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.json") as temporary:
+        temporary.write_text("half")
+        kept = temporary.rename(tmp_path / "kept")
+        raise KeyboardInterrupt
+    kept.rename(temporary)
+    assert remove_leftovers(tmp_path) == [temporary]
 
 
 def test_json_comes_back(tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.learning import Train
 from teramind.config.reading import read_config
-from teramind.config.results import differences, refuse_other_results
+from teramind.config.results import (
+    differences,
+    other_settings,
+    refuse_other_results,
+    refuse_unwritable_results,
+)
 from teramind.config.whole import FROM_TRAINING, Config, flatten, missing_files, parse_config
 
 __all__ = [
@@ -21,7 +26,9 @@ __all__ = [
     "differences",
     "flatten",
     "missing_files",
+    "other_settings",
     "parse_config",
     "read_config",
     "refuse_other_results",
+    "refuse_unwritable_results",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from teramind.config.whole import Config
+from teramind.config.whole import Config, flatten
 from teramind.errors import UserError
 
 
@@ -21,6 +22,27 @@ def differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def refuse_unwritable_results(config: Config) -> None:
+    """Stop when nothing can be written to the results folder.
+
+    Raises:
+        UserError: naming it.
+    """
+    folder = Path(config.results).absolute()
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(present, os.W_OK):
+        raise UserError(f"results: {config.results} cannot be written to")
+
+
+def other_settings(config: Config, provenance: Path) -> list[str]:
+    """One line per setting that changed since the record and leaves the voxels as they are."""
+    if not provenance.is_file():
+        return []
+    made = flatten(_record(provenance, "config"))
+    asked = flatten(json.loads(json.dumps(config.model_dump(mode="json"))))
+    return differences(made, asked)
+
+
 def refuse_other_results(config: Config, provenance: Path) -> None:
     """Stop when the results folder was made with other settings.
 
@@ -29,13 +51,18 @@ def refuse_other_results(config: Config, provenance: Path) -> None:
     """
     if not provenance.is_file():
         return
-    try:
-        made = json.loads(provenance.read_text(encoding="utf-8"))["identity"]
-        found = differences(made, json.loads(json.dumps(config.identity())))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{provenance}: not readable; remove it or the results folder") from None
+    made = _record(provenance, "identity")
+    found = differences(made, json.loads(json.dumps(config.identity())))
     if found:
         raise UserError(
             f"{config.results}: made with other settings ({'; '.join(found)}); "
             "name another `results` folder or remove this one"
         )
+
+
+def _record(provenance: Path, part: str) -> dict[str, Any]:
+    """A part of the record of the run that made the results."""
+    try:
+        return dict(json.loads(provenance.read_text(encoding="utf-8"))[part])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{provenance}: not readable; remove it or the results folder") from None

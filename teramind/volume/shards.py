@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from teramind.files import digest, require_inside
+from teramind.files import digest, flush, naming, require_inside
 from teramind.geometry import Rect
 from teramind.volume.layout import VolumeLayout, volume_layout
 
@@ -130,12 +130,16 @@ def _write_shard(path: str | Path, planes: Voxels, key: tuple[int, int, int, int
     level, c, z, row, column = key
     array = open_level(path, level, mode="r+")
     relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
-    require_inside(Path(path) / relative, path)
-    (Path(path) / relative).unlink(missing_ok=True)
+    shard = Path(path) / relative
+    require_inside(shard, path)
+    shard.unlink(missing_ok=True)
     step, _, height, width = cast(tuple[int, ...], array.shards)
     y, x = row * height, column * width
     rows, cols = slice(y, y + planes.shape[1]), slice(x, x + planes.shape[2])
-    array[c * step : (c + 1) * step, z, rows, cols] = planes
+    with naming(shard):
+        array[c * step : (c + 1) * step, z, rows, cols] = planes
+        if shard.exists():
+            flush(shard)  # the receipt must not survive a power cut that its shard does not
     return _record(path, relative)
 
 

@@ -1,18 +1,27 @@
 # The configuration, checked before any rule is built, and the paths that rules share.
+import os
 import sys
 from pathlib import Path
 
+# This checkout's code in every job, on any node and in any conda environment, whatever is installed.
 sys.path.insert(0, str(workflow.basedir))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(workflow.basedir), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 from teramind.config import (
     missing_files,
+    other_settings,
     parse_config,
     read_config,
     refuse_other_results,
+    refuse_unwritable_results,
 )
 from teramind.errors import UserError
+from teramind.files import remove_leftovers
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
 from teramind.progress import show_progress
+from teramind.provenance import update_provenance
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
 sys.setrecursionlimit(20_000)
@@ -35,9 +44,14 @@ def benchmark_of(rule, job="all"):
     return results(f"benchmarks/{rule}/{job}.tsv")
 
 
-def growing(megabytes):
-    """Memory in MB that doubles with every retry."""
-    return lambda wildcards, attempt: megabytes * 2 ** (attempt - 1)
+def growing(first):
+    """Memory in MB or time in minutes that doubles with every retry."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+def network_environment(gpus):
+    """The conda environment of a rule that runs the network."""
+    return "../../envs/network_cuda.yaml" if gpus else "../../envs/network.yaml"
 
 
 def given(path):
@@ -59,12 +73,20 @@ try:
         read_config(path)
     settings = parse_config(config)
     refuse_other_results(settings, Path(results("provenance.json")))
+    changed = other_settings(settings, Path(results("provenance.json")))
+    if not DRY_RUN:
+        refuse_unwritable_results(settings)
 except UserError as error:
     stop(str(error).splitlines())
 
 absent = missing_files(settings)
 if absent and not DRY_RUN:
     stop(absent)
+for line in changed:
+    print(
+        f"note: {line}; the voxels stay, what else depends on it is made again",
+        file=sys.stderr,
+    )
 for line in absent:
     print(f"warning: {line}", file=sys.stderr)
 

@@ -8,13 +8,12 @@ rule provenance:
         log_of("provenance"),
     benchmark:
         benchmark_of("provenance")
-    localrule: True
     conda:
         "../../envs/core.yaml"
     threads: 1
     resources:
         mem_mb=500,
-        runtime=10,
+        runtime=growing(60),
     message:
         "recording settings, versions and checksums"
     script:
@@ -40,7 +39,7 @@ if settings.phantom:
         threads: 1
         resources:
             mem_mb=growing(4000),
-            runtime=60,
+            runtime=growing(60),
         message:
             "making a phantom of {settings.phantom.height} x {settings.phantom.width} pixels"
         script:
@@ -71,7 +70,7 @@ rule bin_expression:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=240,
+        runtime=growing(240),
     message:
         "binning {settings.expression.source}"
     script:

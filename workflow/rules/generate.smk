@@ -42,11 +42,11 @@ for phase in range(layout.phases):
             benchmark_of(f"generate_p{phase:03d}", "{slab}")
         priority: turn(phase)
         conda:
-            "../../envs/network.yaml"
+            network_environment(settings.generate.gpus)
         threads: settings.generate.threads
         resources:
             mem_mb=growing(4000),
-            runtime=240,
+            runtime=growing(240),
             gpu=settings.generate.gpus,
         params:
             phase=phase,
@@ -71,7 +71,7 @@ rule create_volume:
     threads: 1
     resources:
         mem_mb=500,
-        runtime=10,
+        runtime=growing(10),
     params:
         volume=VOLUME,
     message:
@@ -105,11 +105,11 @@ rule stitch:
     benchmark:
         benchmark_of("stitch", "{slab}")
     conda:
-        "../../envs/network.yaml"
+        network_environment(settings.generate.gpus)
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=60,
+        runtime=growing(60),
     params:
         volume=VOLUME,
     message:
@@ -118,5 +118,5 @@ rule stitch:
         "../scripts/stitch.py"
 
 
-# Targets of their own: a receipt that is removed asks for its slab again.
+# Targets of their own, like the pyramids: a record that is removed asks for its shards again.
 RECEIPTS = [results(f"volume/receipts/{slab}.json") for slab in layout.slabs(LAST)]

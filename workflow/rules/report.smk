@@ -24,9 +24,10 @@ if EVALUATED:
         threads: 1
         resources:
             mem_mb=growing(4000),
-            runtime=120,
+            runtime=growing(120),
         params:
             volume=VOLUME,
+            holdout=settings.reference.holdout,
         message:
             "measuring the volume"
         script:
@@ -56,15 +57,15 @@ rule report:
         log_of("report"),
     benchmark:
         benchmark_of("report")
-    localrule: True
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=30,
+        runtime=growing(30),
     params:
         volume=VOLUME,
+        title=settings.title,
     message:
         "writing the report"
     script:

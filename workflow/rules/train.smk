@@ -18,7 +18,9 @@ if settings.reference:
         threads: 1
         resources:
             mem_mb=growing(2000),
-            runtime=120,
+            runtime=growing(120),
+        params:
+            white=settings.reference.white,
         message:
             "resampling {settings.reference.images}"
         script:
@@ -43,11 +45,11 @@ if settings.trains:
         benchmark:
             benchmark_of("train")
         conda:
-            "../../envs/network.yaml"
+            network_environment(settings.train.gpus)
         threads: settings.train.threads
         resources:
             mem_mb=growing(6000),
-            runtime=2880,
+            runtime=2880,  # as long as most clusters allow; a retry goes on where it stopped
             gpu=settings.train.gpus,
         message:
             "training {settings.train.steps} steps"

@@ -24,7 +24,7 @@ rule pyramid:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=240,
+        runtime=growing(240),
     params:
         volume=VOLUME,
     message:
@@ -47,10 +47,29 @@ rule export_wsi:
     threads: 1
     resources:
         mem_mb=growing(1000),
-        runtime=240,
+        runtime=growing(240),
     params:
         volume=VOLUME,
+        title=settings.title,
     message:
         "exporting the slide of section {wildcards.section}"
     script:
         "../scripts/export_wsi.py"
+
+
+# Wants nothing made, so it checks whatever is there, finished or not.
+rule verify:
+    log:
+        log_of("verify"),
+    benchmark:
+        benchmark_of("verify")
+    conda:
+        "../../envs/volume.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(240),
+    message:
+        "comparing the volume with its records"
+    script:
+        "../scripts/verify.py"

@@ -6,8 +6,11 @@ from teramind.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
+    from teramind.verify import require_section
     from teramind.volume import build_pyramid
 
-    section = int(snakemake.wildcards.section)
-    shards = build_pyramid(Path(snakemake.params.volume), z=section - config.windows.first)
+    section, volume = int(snakemake.wildcards.section), Path(snakemake.params.volume)
+    z = section - config.windows.first
+    require_section(volume, map(Path, snakemake.input), z=z)
+    shards = build_pyramid(volume, z=z)
     write_json(snakemake.output[0], {"section": section, "shards": shards})

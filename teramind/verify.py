@@ -1,0 +1,123 @@
+"""Finished results against their records: every shard must have the digest that was written down.
+
+A record is the receipt of a slab (its shards at level 0) or that of a section's pyramid (the levels
+above). Records are what Snakemake sees of the volume: without one, it makes its shards again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from teramind.errors import UserError
+from teramind.volume import verify_shards
+
+FOLDERS = ("receipts", "pyramid")
+"""Where the records lie, beside the volume."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found behind one record.
+
+    Attributes:
+        record: the record's file.
+        shards: how many shards were compared.
+        faults: one line per shard that differs, or one on the record itself; empty if all is well.
+    """
+
+    record: Path
+    shards: int
+    faults: tuple[str, ...]
+
+
+def verify(results: Path, *, repair: bool, threads: int) -> str:
+    """Compare every recorded shard of a results folder with its record.
+
+    Each shard is read once, in blocks: memory stays small whatever the volume.
+
+    Args:
+        results: the results folder.
+        repair: remove the records that do not hold, so that Snakemake makes their shards again.
+        threads: shards read at a time.
+
+    Returns:
+        A line that says what was compared.
+
+    Raises:
+        UserError: one line per shard that is missing or differs and per unreadable record.
+    """
+    findings = compare(results / "volume" / "volume.zarr", threads=threads)
+    bad = [finding for finding in findings if finding.faults]
+    if not bad:
+        shards = sum(finding.shards for finding in findings)
+        return f"{results}: {shards} shards of {len(findings)} records are as they were written"
+    if repair:
+        for finding in bad:
+            finding.record.unlink(missing_ok=True)
+        then = "removed; snakemake, run as before, makes their shards again"
+    else:
+        then = f"`teramind verify --repair {results}` removes them for snakemake to make again"
+    lines = [line for finding in bad for line in finding.faults]
+    raise UserError(
+        "\n".join([*lines, f"{len(bad)} of {len(findings)} records do not hold: {then}"])
+    )
+
+
+def compare(volume: Path, *, threads: int) -> list[Finding]:
+    """One finding per record of a volume, in the order of their names."""
+    if not (volume / "zarr.json").is_file():
+        raise UserError(f"{volume}: no volume here; name a results folder that has one")
+    records = [path for name in FOLDERS for path in sorted((volume.parent / name).glob("*.json"))]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(partial(_compare, volume), records))
+
+
+def require_section(volume: Path, receipts: Iterable[Path], *, z: int) -> None:
+    """Refuse to go on from damaged shards of one section at level 0.
+
+    Raises:
+        UserError: one line per shard that differs from its receipt: how to make it again.
+    """
+    lines = []
+    for path in receipts:
+        shards = [shard for shard in _read(path)["shards"] if _section(shard) == z]
+        lines += [f"{line}; {_again(path)}" for line in verify_shards(volume, shards)]
+    if lines:
+        raise UserError("\n".join(lines))
+
+
+def _compare(volume: Path, path: Path) -> Finding:
+    try:
+        shards = _read(path)["shards"]
+    except UserError as error:
+        return Finding(path, 0, (str(error),))
+    return Finding(path, len(shards), tuple(verify_shards(volume, shards)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record of the slab or section that its file is named after."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = record["slab"] if "slab" in record else f"{record['section']:03d}"
+        for shard in record["shards"]:
+            _section(shard)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        raise UserError(f"{path}: damaged; {_again(path)}") from None
+    if name != path.stem:
+        raise UserError(f"{path}: holds the record of {name}; {_again(path)}")
+    return record
+
+
+def _section(shard: dict[str, Any]) -> int:
+    """Section of a shard, from its path level/c/stain/section/row/column."""
+    return int(shard["path"].split("/")[3])
+
+
+def _again(path: Path) -> str:
+    return f"remove {path} and run snakemake as before to make it again"

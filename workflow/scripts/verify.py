@@ -1,0 +1,10 @@
+"""Adapter of the rule `verify`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.verify import verify
+
+    print(verify(Path(config.results), repair=True, threads=snakemake.threads))
