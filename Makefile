@@ -3,13 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format evaluate-bundled bench
+.PHONY: demo test test-faults test-slurm lint format evaluate-bundled bench
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores 2
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Jobs and Snakemake killed at 20 random moments each, full and late disks, damage, two runs at once.
+# As root it mounts small disks; without, those cases are skipped.
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
+
+# The profile and the bundled example on a Slurm of one node, brought up and down again; needs root.
+test-slurm: $(INSTALLED)
+	command -v slurmctld || apt-get install --yes --no-install-recommends slurm-wlm
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # The bundled network on a phantom it never saw; ends with one line of JSON.
 evaluate-bundled: $(INSTALLED)

@@ -64,9 +64,7 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
     else:
         then = f"`teramind verify --repair {results}` removes them for snakemake to make again"
     lines = [line for finding in bad for line in finding.faults]
-    raise UserError(
-        "\n".join([*lines, f"{len(bad)} of {len(findings)} records do not hold: {then}"])
-    )
+    raise UserError(*lines, f"{len(bad)} of {len(findings)} records do not hold: {then}")
 
 
 def compare(volume: Path, *, threads: int) -> list[Finding]:

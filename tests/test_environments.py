@@ -14,7 +14,7 @@ from workflow_project import ROOT
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
-OTHER_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+OTHER_NAMES = {"pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base": "matplotlib"}
 """conda-forge's name -> PyPI's, where they differ."""
 
 DIRECTIVES = ("log", "benchmark", "conda", "threads", "resources", "message", "script")
@@ -76,7 +76,7 @@ def rules():
     for path in RULES:
         for text in re.split(r"^ *rule\b", path.read_text(), flags=re.M)[1:]:
             name = re.match(r" ?(\w*)", text)[1] or "generate"
-            indent = re.search(r"^( +)output:", text, re.M)[1]
+            indent = re.search(r"^( +)log:", text, re.M)[1]
             parts = re.split(rf"^{indent}(\w+):", text, flags=re.M)
             yield name, dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -84,14 +84,17 @@ def rules():
 RULE_PARTS = dict(rules())
 
 
-def environment_of(script):
-    """The environment of the rule that runs a script."""
-    (name,) = {
-        re.search(r"envs/(\w+\.yaml)", parts["conda"])[1]
+def environments_of(script):
+    """The environments of the rule that runs a script: two where it may use a GPU."""
+    directives = {
+        parts["conda"].strip()
         for parts in RULE_PARTS.values()
         if f"scripts/{script.name}" in parts["script"]
     }
-    return ROOT / "envs" / name
+    (directive,) = directives
+    if directive.startswith("network_environment("):
+        return [ROOT / "envs/network.yaml", ROOT / "envs/network_cuda.yaml"]
+    return [ROOT / re.search(r"envs/\w+\.yaml", directive)[0]]
 
 
 def imports_of(script):
@@ -110,9 +113,18 @@ def test_pins_are_the_versions_of_the_constraints(path):
     assert {name: constraints[name] for name in pins(path)} == pins(path)
 
 
-def test_every_environment_has_a_rule_and_every_script_one_environment():
+def test_every_environment_has_a_rule_and_every_script_an_environment():
     scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
-    assert {environment_of(script) for script in scripts} == set(ENVIRONMENTS)
+    assert {path for script in scripts for path in environments_of(script)} == set(ENVIRONMENTS)
+
+
+def test_the_network_environments_differ_in_the_build_of_torch_alone():
+    cpu, cuda = (
+        set(yaml.safe_load((ROOT / "envs" / name).read_text())["dependencies"])
+        for name in ("network.yaml", "network_cuda.yaml")
+    )
+    version = pins(ROOT / "envs/network.yaml")["torch"]
+    assert cpu ^ cuda == {f"pytorch-cpu={version}", f"pytorch-gpu={version}"}
 
 
 @pytest.mark.parametrize("name", sorted(RULE_PARTS))
@@ -127,7 +139,7 @@ def test_a_rule_says_what_it_needs_and_does(name):
     "script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem
 )
 def test_a_script_imports_with_its_environment_alone(script: Path):
-    blocked = ",".join(missing_beside(pins(environment_of(script))))
+    blocked = ",".join(missing_beside(pins(environments_of(script)[0])))
     command = [sys.executable, "-c", IMPORT_ONLY, blocked, *imports_of(script)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr.splitlines()[-1]

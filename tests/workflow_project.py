@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -107,10 +107,10 @@ class Project:
         self.values = config_with(**changes)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.values))
 
-    def copy(self, folder: Path) -> Project:
+    def copy(self, folder: Path) -> Self:
         """The same project, with all that was made so far, elsewhere."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        other = object.__new__(Project)
+        other = object.__new__(type(self))
         other.folder, other.values = folder, self.values
         return other
 
@@ -146,7 +146,7 @@ class Project:
     def attempt(self, *arguments: str) -> tuple[int, str]:
         """Run; return exit status and what was printed."""
         process = self.start(*arguments)
-        printed, _ = process.communicate(timeout=600)
+        printed, _ = process.communicate(timeout=1800)
         return process.returncode, printed
 
     def fail(self, *arguments: str) -> str:

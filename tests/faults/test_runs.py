@@ -1,0 +1,63 @@
+"""Two runs at once, settings that change between runs, clocks that jump."""
+
+import os
+import time
+from collections import Counter
+
+import pytest
+from small_project import SLIDE, end, nth_job
+from workflow_project import planned
+
+pytestmark = pytest.mark.faults
+
+
+def test_a_second_run_on_the_same_results_is_refused(undisturbed, same_volume, tmp_path):
+    project = undisturbed.before("generate", tmp_path / "project")
+    first = project.begin()
+    nth_job(first, "generate", 1)
+    status, printed = project.attempt("--notemp", SLIDE)
+    assert status != 0
+    assert "--unlock" in printed
+    end(first)
+    assert first.returncode == 0
+    assert project.volume() == undisturbed.volume()
+    same_volume(project)
+
+
+def test_settings_that_the_voxels_depend_on_are_refused(undisturbed, same_volume, tmp_path):
+    project = undisturbed.before("stitch", tmp_path / "project")
+    settings = (project.folder / "config.yaml").read_text()
+    (project.folder / "config.yaml").write_text(settings.replace("steps: 2", "steps: 4"))
+    assert "generate.steps was 2, is now 4" in project.fail(SLIDE)
+    (project.folder / "config.yaml").write_text(settings)
+    same_volume(project)
+
+
+def test_a_changed_title_makes_the_slides_again_and_says_so(undisturbed, tmp_path):
+    project = undisturbed.copy(tmp_path / "project")
+    settings = (project.folder / "config.yaml").read_text()
+    (project.folder / "config.yaml").write_text(settings.replace("Tiny", "Other"))
+    printed = project.run("--notemp", SLIDE)
+    assert "note: title was 'Tiny', is now 'Other'" in printed
+    assert planned(printed) == Counter(export_wsi=1)
+    assert "note: " not in project.run("--notemp", SLIDE)
+    (project.folder / "config.yaml").write_text(settings)
+    project.run("--notemp", SLIDE)
+    assert project.volume() == undisturbed.volume()
+
+
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_a_clock_that_jumped_between_two_phases(undisturbed, same_volume, tmp_path, hours):
+    project = undisturbed.before("generate", tmp_path / "project")
+    project.run("--notemp", "--until", "generate_p000", SLIDE)
+    jumped = time.time() + hours * 3600
+    for state in project.results.glob("work/p000/*"):
+        os.utime(state, (jumped, jumped))
+    same_volume(project)
+
+
+def test_inputs_dated_in_the_future(undisturbed, same_volume, tmp_path):
+    project = undisturbed.copy(tmp_path / "project")
+    later = time.time() + 30 * 3600
+    os.utime(project.folder / "molecules.csv", (later, later))
+    same_volume(project)
