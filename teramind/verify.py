@@ -87,7 +87,7 @@ def require_section(volume: Path, receipts: Iterable[Path], *, z: int) -> None:
         shards = [shard for shard in _read(path)["shards"] if _section(shard) == z]
         lines += [f"{line}; {_again(path)}" for line in verify_shards(volume, shards)]
     if lines:
-        raise UserError("\n".join(lines))
+        raise UserError(*lines)
 
 
 def _compare(volume: Path, path: Path) -> Finding:
