@@ -14,6 +14,7 @@ from teramind.errors import UserError
 
 BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"
+REGION = f"{BOX}, {{um: [y, x, height, width]}}, {{tiles: [y, x, rows, columns]}}, or 'all'"
 TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
 
 
@@ -54,8 +55,13 @@ def test_bundled_configs_are_right(path):
             "plane.pixel_size_um: got inf; must be a finite number",
         ),
         ({"train__base": 3}, "train.base: got 3; must be a multiple of 2"),
-        ({"region": "some"}, f"region: got 'some'; {BOX}, or 'all'"),
-        ({"region": [0, 0, 32]}, f"region: got [0, 0, 32]; {BOX}, or 'all'"),
+        ({"region": "some"}, f"region: got 'some'; {REGION}"),
+        ({"region": [0, 0, 32]}, f"region: got [0, 0, 32]; {REGION}"),
+        ({"region": {"mm": [0, 0, 1, 1]}}, f"region: got {{'mm': [0, 0, 1, 1]}}; {REGION}"),
+        (
+            {"region": {"tiles": [0, 0, 1.5, 1]}},
+            f"region: got {{'tiles': [0, 0, 1.5, 1]}}; {REGION}",
+        ),
         (
             {"reference__images": "i", "reference__holdout": ["a"]},
             f"reference.holdout: got ['a']; {BOX}",
@@ -272,3 +278,21 @@ def test_files_that_the_workflow_makes_or_no_longer_needs_are_not_missed(tmp_pat
     (tmp_path / "out/expression/raster.zarr").mkdir(parents=True)
     (tmp_path / "network.safetensors").touch()
     assert missing_files(parse_config(config_with())) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "pixels"),
+    [
+        ([32, 0, 64, 96], [32, 0, 64, 96]),
+        ({"um": [16, 0, 32, 48.0]}, [32, 0, 64, 96]),
+        ({"um": [15.9, 0.1, 32, 48]}, [32, 0, 64, 96]),
+        ({"tiles": [256, 512, 2, 3]}, [256, 512, 512, 768]),
+        ("all", "all"),
+    ],
+)
+def test_a_region_means_the_same_in_pixels_um_and_tiles(region, pixels):
+    plane = {"plane__height": 1024, "plane__width": 2048}
+    config = parse_config(config_with(region=region, **plane))
+    assert config.layout() == parse_config(config_with(region=pixels, **plane)).layout()
+    assert config.identity()["region"] == pixels
+    assert (config.expression_read is None) == (region == "all")

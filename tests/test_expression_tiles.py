@@ -1,5 +1,7 @@
 """Published expression tiles: overlaps are read once, faulty tiles are refused."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +115,11 @@ def test_counts_are_taken_from_the_last_axis_section_by_section(tmp_path):
         ({"coords": np.array([[0], [-1], [0]])}, "beyond the shape"),
         ({"coords": np.array([[0.5], [0], [0]])}, "integers"),
         ({"coords": np.zeros((3, 2), int)}, r"shape \(3, 2\) for data"),
-        ({"data": np.array([-1])}, "whole counts"),
-        ({"data": np.array([0.5])}, "whole counts"),
-        ({"data": np.array([np.nan])}, "whole counts"),
+        ({"data": np.array([-1])}, r"count \[-1\]: whole counts of at least 0"),
+        ({"data": np.array([0.5])}, r"count \[0.5\]: whole counts"),
+        ({"data": np.array([np.nan])}, r"count \[nan\]: whole counts"),
+        ({"data": np.array([1 << 33])}, "whole counts"),
+        ({"data": np.array(["1"])}, "data of type <U1: whole counts"),
         ({"data": np.array([{}], object)}, "plain arrays"),
         ({"data": None}, "plain arrays"),
         ({"shape": np.array([256, 256, 6])}, r"shape \[256, 256, 6\]"),
@@ -179,7 +183,7 @@ def test_molecules_beyond_the_panel_are_refused(tmp_path):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder or zip"):
         import_tiles(tmp_path / "absent", tmp_path / "r", genes=3)
     with pytest.raises(UserError, match="no expression tiles"):
         import_tiles(tmp_path, tmp_path / "r", genes=3)
@@ -198,3 +202,202 @@ def test_without_sections_genes_or_panel_there_are_500_genes_as_published(tmp_pa
     raster = Raster.open(tmp_path / "raster.zarr")
     assert raster.bounds == Rect(256, 512, 512, 768)
     assert raster.extent == Rect(128, 384, 768, 1024)
+
+
+def scatter(tiles, molecules=600, sections=2, genes=3):
+    """Molecules (y, x, channel, count) anywhere under the frames of tiles."""
+    random = np.random.default_rng(5)
+    rows, columns = zip(*tiles, strict=True)
+    y = random.integers(256 * min(rows) - 128, 256 * max(rows) + 384, molecules)
+    x = random.integers(256 * min(columns) - 128, 256 * max(columns) + 384, molecules)
+    channel = random.integers(0, sections * genes, molecules)
+    return y, x, channel, random.integers(1, 5, molecules)
+
+
+def cut_tiles(folder, tiles, found):
+    """Tiles that hold the same molecules wherever they overlap."""
+    folder.mkdir(exist_ok=True)
+    for row, column in tiles:
+        y, x, channel, count = found
+        top, left = 256 * row - 128, 256 * column - 128
+        framed = (y >= top) & (y < top + 512) & (x >= left) & (x < left + 512)
+        coords = np.stack([y - top, x - left, channel])[:, framed]
+        write_tile(folder, row, column, coords=coords, data=count[framed].astype(np.uint16))
+    return folder
+
+
+def zipped(folder, inside="gene_1/"):
+    """A zip of the folder's tiles, with what archives tend to hold besides."""
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{inside}README.txt", "tiles")
+        for file in folder.iterdir():
+            archive.write(file, inside + file.name)
+            archive.writestr(f"__MACOSX/{inside}._{file.name}", b"twin")
+    return path
+
+
+def dense(path):
+    raster = Raster.open(path)
+    return raster.extent, raster.counts(sections=range(raster.sections), rect=raster.extent)
+
+
+GRID = [(row, column) for row in (1, 2, 3) for column in (0, 1, 2)]
+
+
+def test_a_zip_is_read_in_place_like_its_folder(tmp_path):
+    folder = cut_tiles(tmp_path / "tiles", GRID, scatter(GRID))
+    for name, source in (("a", folder), ("b", zipped(folder))):
+        import_tiles(source, tmp_path / name, genes=3)
+    (extent, a), (same, b) = dense(tmp_path / "a"), dense(tmp_path / "b")
+    assert extent == same
+    np.testing.assert_array_equal(a, b)
+    assert a.sum() == scatter(GRID)[3].sum()
+    assert {p.name for p in tmp_path.iterdir()} == {"tiles", "tiles.zip", "a", "b"}
+
+
+def bin_tiles(source, raster, *, panel=PANEL[:3], settings=TileSettings(genes=3), **options):  # noqa: B008
+    return bin_expression(
+        source=source,
+        kind="tiles",
+        raster_path=raster,
+        panel=panel,
+        sections=2,
+        extent=None,
+        panel_table_path=raster.with_suffix(".tsv"),
+        settings=settings,
+        **options,
+    )
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    region=st.builds(
+        lambda y, x, h, w: Rect(16 * y, 16 * x, 16 * h, 16 * w),
+        *(st.integers(16, 60), st.integers(0, 44), st.integers(1, 4), st.integers(1, 4)),
+    ),
+    missing=st.sets(st.sampled_from(GRID), max_size=2),
+)
+def test_around_a_region_the_counts_are_those_of_all_tiles(tmp_path_factory, region, missing):
+    tmp_path = tmp_path_factory.mktemp("around")
+    tiles = [tile for tile in GRID if tile not in missing]
+    folder = cut_tiles(tmp_path / "tiles", tiles, scatter(GRID))
+    around = region.grown(64)
+    whole = bin_tiles(folder, tmp_path / "whole")
+    part = bin_tiles(folder, tmp_path / "part", around=around)
+    a, b = (Raster.open(tmp_path / name) for name in ("whole", "part"))
+    np.testing.assert_array_equal(
+        *(raster.counts(sections=range(2), rect=around) for raster in (a, b))
+    )
+    assert part["tiles"] <= whole["tiles"] == len(tiles)
+
+
+def test_a_region_beyond_the_tiles_is_refused_with_their_extent(tmp_path):
+    folder = cut_tiles(tmp_path / "tiles", GRID, scatter(GRID))
+    for region, where in ((Rect(0, 0, 512, 64), "partly outside"), (Rect(0, 0, 64, 64), "outside")):
+        with pytest.raises(UserError, match=f"{where} the data .*cover y 256..1023, x 0..767 pix"):
+            bin_tiles(folder, tmp_path / "r", region=region, around=region)
+    assert not (tmp_path / "r").exists()
+
+
+def test_genes_of_the_tiles_are_found_by_name(tmp_path):
+    coords = np.array([[128, 129], [128, 128], [1, 3]])  # section 0 gene b, section 1 gene a
+    write_tile(tmp_path, 1, 1, coords=coords, data=np.array([4, 9]))
+    named = TileSettings(genes=3, names=("a", "b", "c"))
+    bin_tiles(tmp_path, tmp_path / "r", settings=named, panel=("c", "b"))
+    _, counts = dense(tmp_path / "r")
+    assert counts.sum() == 4
+    assert counts[8, 8, 0].tolist() == [0, 4]
+
+
+def test_a_misnamed_tile_contradicts_its_neighbours(tmp_path):
+    folder = cut_tiles(tmp_path, GRID, scatter(GRID))
+    first, second = folder / name(2, 1), folder / name(3, 2)
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+    with pytest.raises(UserError, match=r"other molecules than .*at the same pixels: one of the"):
+        import_tiles(folder, tmp_path / "r", genes=3)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_few_molecules_that_differ_in_a_frame_are_counted_only(tmp_path):
+    folder = cut_tiles(tmp_path / "tiles", GRID, scatter(GRID))
+    with np.load(folder / name(2, 1)) as archive:
+        members = dict(archive)
+    near_corner = (members["coords"][:2] < 128).all(0)
+    members["data"] = members["data"] + near_corner.astype(np.uint16)
+    np.savez(folder / name(2, 1), **members)
+    assert near_corner.any()
+    assert bin_tiles(folder, tmp_path / "r")["differing_quarter_tiles"] == 1
+
+
+def test_a_tile_that_is_there_twice_is_refused(tmp_path):
+    folder = write_tile(tmp_path, 1, 1)
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inside in ("a", "b"):
+            archive.write(folder / name(1, 1), f"{inside}/{name(1, 1)}")
+    with pytest.raises(UserError, match=r"b/256_512.*: the same tile as .*a/256_512"):
+        import_tiles(path, tmp_path / "r", genes=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", None], ids=["empty", "text", "cut off"])
+def test_a_zip_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "tiles.zip"
+    if content is None:
+        content = zipped(write_tile(tmp_path, 1, 1)).read_bytes()[:-30]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tiles\.zip: not a zip archive, or cut off"):
+        import_tiles(path, tmp_path / "r", genes=3)
+
+
+def bomb():
+    """A tile of a few KB whose counts unpack to half a gigabyte and more."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("data.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "|u1", "fortran_order": False, "shape": (1 << 29,)}
+            )
+            for _ in range(1 << 5):
+                member.write(bytes(1 << 24))
+        for other in ("coords", "shape", "fill_value"):
+            with archive.open(f"{other}.npy", "w") as member:
+                np.save(member, np.zeros(3, int))
+    return content.getvalue()
+
+
+def boast():
+    """A tile whose header names more numbers than follow."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for member in ("coords", "data", "shape", "fill_value"):
+            with archive.open(f"{member}.npy", "w") as stream:
+                np.lib.format.write_array_header_1_0(
+                    stream, {"descr": "<i8", "fortran_order": False, "shape": (1 << 40,)}
+                )
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tile", "fault"), [(bomb, "bytes, 536870912 at most"), (boast, "holds 0 bytes, not")]
+)
+def test_a_tile_that_unpacks_to_too_much_is_refused_before_it_does(tmp_path, tile, fault):
+    content = tile()
+    (tmp_path / name(1, 1)).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "tiles.zip", "w") as archive:
+        archive.writestr(name(1, 1), content)
+    for source in (tmp_path, tmp_path / "tiles.zip"):
+        with pytest.raises(UserError, match=fault):
+            import_tiles(source, tmp_path / "r", genes=3)
+
+
+def test_a_damaged_tile_in_a_zip_is_named(tmp_path):
+    path = zipped(write_tile(tmp_path, 1, 1))
+    content = bytearray(path.read_bytes())
+    middle = content.find(name(1, 1).encode()) + 200
+    content[middle] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"gene_1/{name(1, 1)}: not a sparse COO tile"):
+        import_tiles(path, tmp_path / "r", genes=3)

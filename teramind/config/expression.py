@@ -52,7 +52,10 @@ class CellExpression(Expression):
 
 
 class TileExpression(Expression):
-    """A folder of the published sparse tiles."""
+    """The published sparse tiles, a folder or a zip archive that is read in place."""
 
     kind: Literal["tiles"]
     genes: Count = Field(500, description="genes per section on the tiles' last axis")
+    gene_names: str | None = Field(
+        None, description="gene list of the tiles' last axis; none: the panel is its beginning"
+    )

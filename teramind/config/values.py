@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -15,12 +15,22 @@ def _four_numbers(value: Any) -> Any:
     return value
 
 
-def four_numbers_or_all(value: Any) -> Any:
-    """[y, x, height, width] or the word all, for a `BeforeValidator`."""
-    try:
-        return value if value == "all" else _four_numbers(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or 'all'") from None
+def region(value: Any) -> Any:
+    """The word all, a box in pixels or tiles, or a box in um, for a `BeforeValidator`.
+
+    A box of tiles, given as [y, x, rows, columns] with y and x in pixels like the published
+    `--hst --wst --hnm --wnm`, becomes a box in pixels.
+    """
+    units = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else None
+    box = value[units] if units in ("um", "tiles") else value
+    kinds = (int, float) if units == "um" else (int,)
+    if value == "all":
+        return value
+    if not isinstance(box, list | tuple) or len(box) != 4 or {*map(type, box)} - {*kinds}:
+        raise ValueError(REGION)
+    if units == "tiles":
+        return box[0], box[1], box[2] * TILE, box[3] * TILE
+    return value
 
 
 def _text_or_number(value: Any) -> Any:
@@ -41,6 +51,13 @@ def _without_wildcards(path: str) -> str:
     return path
 
 
+TILE = 256
+"""Edge of a published tile in pixels."""
+
+REGION = (
+    "must be [y, x, height, width] in whole pixels, {um: [y, x, height, width]}, "
+    "{tiles: [y, x, rows, columns]}, or 'all'"
+)
 Box = tuple[int, int, int, int]
 PlaneBox = Annotated[Box, BeforeValidator(_four_numbers)]
 SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
@@ -48,6 +65,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_visible)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(_visible)]
 PathText = Annotated[Name, AfterValidator(_without_wildcards)]
+BoxUm = dict[Literal["um"], tuple[Finite, Finite, Finite, Finite]]
+Region = Annotated[Literal["all"] | Box | BoxUm, BeforeValidator(region)]
 Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"
 Count = Annotated[Whole, Field(ge=1)]
 Edge = Annotated[Count, Field(le=1 << 24)]  # pixels: metres of tissue

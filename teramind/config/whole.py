@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Evaluation, Phantom, Reference, Train
 from teramind.config.problems import problem
-from teramind.config.values import Box, PathText, Section, Text, four_numbers_or_all
+from teramind.config.values import PathText, Region, Section, Text
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.schedule import timesteps
@@ -35,8 +35,10 @@ class Config(Section):
         MoleculeExpression | CellExpression | TileExpression, Field(discriminator="kind")
     ]
     plane: Plane
-    region: Annotated[Literal["all"] | Box, BeforeValidator(four_numbers_or_all)] = Field(
-        "all", description="part to generate: y, x, height, width in pixels, or all"
+    region: Region = Field(
+        "all",
+        description="part to generate: [y, x, height, width] in pixels, the same in um from pixel"
+        " (0, 0) as {um: [...]}, {tiles: [y, x, rows, columns]} with y, x in pixels, or all",
     )
     bounds: Literal["volume", "region"] = Field(
         "volume", description="where the state ends: at the volume's edge or the region's"
@@ -93,8 +95,7 @@ class Config(Section):
     def _boxes_outside(self) -> Iterator[str]:
         """Rectangles that leave the plane, or cannot be bounds."""
         patch, plane = self.network.patch, list(self.plane.rect)
-        if self.region != "all":
-            box = Rect(*self.region)
+        if box := self._box:
             if self._wanted.cut(self._volume) != self._wanted or min(box.height, box.width) < 1:
                 yield f"region: got {list(box)}; must lie inside the plane {plane}"
             elif self.bounds == "region" and box != self._wanted:
@@ -112,10 +113,32 @@ class Config(Section):
         return self.plane.rect.rounded_out(self.network.patch)
 
     @property
-    def _wanted(self) -> Rect:
+    def _box(self) -> Rect | None:
+        """The region in pixels as given, not yet rounded to patches; None for all."""
         if self.region == "all":
-            return self._volume
-        return Rect(*self.region).rounded_out(self.network.patch)
+            return None
+        if isinstance(self.region, tuple):
+            return Rect(*self.region)
+        y, x, height, width = self.region["um"]
+        edges = (round(edge / self.plane.pixel_size_um) for edge in (y, x, y + height, x + width))
+        top, left, bottom, right = edges
+        return Rect(top, left, bottom - top, right - left)
+
+    @property
+    def _wanted(self) -> Rect:
+        return (self._box or self._volume).rounded_out(self.network.patch)
+
+    @property
+    def expression_read(self) -> Rect | None:
+        """Pixels whose expression the region depends on, and some more; None for all there is.
+
+        Every step reads half a patch around what it computes, and needs one patch more of the
+        step before; tissue is looked for up to `margin` patches outside.
+        """
+        if self._box is None:
+            return None
+        reach = self.generate.steps + self.generate.margin + 1
+        return self._wanted.grown(reach * self.network.patch)
 
     @property
     def trains(self) -> bool:
@@ -146,6 +169,7 @@ class Config(Section):
         settings = self.model_dump(mode="json", exclude={"attention", "evaluation"})
         if not self.trains:  # then the images are only compared with
             del settings["reference"], settings["train"]
+        settings["region"] = list(self._box) if self._box else "all"
         return {key: value for key, value in flatten(settings).items() if key not in free}
 
 

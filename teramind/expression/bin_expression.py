@@ -16,8 +16,8 @@ from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Source
-from teramind.expression.tiles import TileFolder, TileSettings
-from teramind.geometry import Rect
+from teramind.expression.tiles import ExpressionTiles, TileSettings
+from teramind.geometry import EMPTY, Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
 _SETTINGS: dict[str, type[Settings]] = {
@@ -47,16 +47,30 @@ def bin_expression(
     minimum_overlap: float = 0.5,
     synonyms: Mapping[str, str] | None = None,
     outside: Literal["error", "skip"] = "error",
+    region: Rect | None = None,
+    around: Rect | None = None,
 ) -> dict[str, Any]:
     """Bin a data set into a raster and write the panel table (TSV); return the numbers.
 
     `extent` is in pixels of the plane, None the data's own. `settings` is the dataclass of the
     kind, None its defaults. `minimum_overlap` is the fraction of panel genes the data must have.
     `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of molecules outside.
+    `region` is what will be generated, in pixels; tiles must cover it, other data overlap it. Of
+    tiles only those that reach `around` are read, by default all.
     Raises UserError for any fault of the data or settings, and then leaves no raster.
     """
     path = Path(source)
-    data = _open(path, kind, settings, panel=panel, sections=sections, pixel_size_um=pixel_size_um)
+    data = _open(
+        path,
+        kind,
+        settings,
+        panel=panel,
+        sections=sections,
+        pixel_size_um=pixel_size_um,
+        around=around,
+    )
+    if region and isinstance(data, ExpressionTiles):
+        _require_overlap(path, region, data.bounds, whole=True)
     match = match_genes(data.molecules, panel, synonyms)
     match.require(minimum_overlap)
     writer = RasterWriter(
@@ -75,6 +89,8 @@ def bin_expression(
             raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
         if outside == "error":
             _require_inside(path, writer, molecules, data.extent)
+        if region:
+            _require_overlap(path, region, data.extent, whole=False)
     _write_table(match.table(data.molecules), Path(panel_table_path))
     return {
         "molecules": molecules,
@@ -87,6 +103,7 @@ def bin_expression(
         "panel_fraction": match.fraction,
         "extent": list(writer.extent),
         "data_extent": list(data.extent),
+        **(data.summary() if isinstance(data, ExpressionTiles) else {}),
     }
 
 
@@ -98,6 +115,7 @@ def _open(
     panel: Sequence[str],
     sections: int,
     pixel_size_um: float | None,
+    around: Rect | None,
 ) -> Source:
     """Return the reader of a kind, its sections matched."""
     if kind not in _SETTINGS:
@@ -106,7 +124,9 @@ def _open(
     if not isinstance(settings, _SETTINGS[kind]):
         raise TypeError(f"{type(settings).__name__} given for {kind}")
     if isinstance(settings, TileSettings):
-        return TileFolder(path, settings=settings, panel=panel, sections=sections)
+        return ExpressionTiles(
+            path, settings=settings, panel=panel, sections=sections, around=around
+        )
     table: MoleculeTable | CellTable
     if isinstance(settings, CellSettings):
         table = CellTable(path, settings=settings, pixel_size_um=pixel_size_um)
@@ -135,6 +155,15 @@ def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect
             f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
             f" {_pixels(writer.extent)}; the data covers {_pixels(data)}:"
             " check the extent, origin, pixel size and units"
+        )
+
+
+def _require_overlap(path: Path, region: Rect, data: Rect, *, whole: bool) -> None:
+    shared = region.cut(data)
+    if shared != region if whole else shared == EMPTY:
+        raise UserError(
+            f"region: {_pixels(region)} lie {'partly ' * (shared != EMPTY)}outside the data"
+            f" {path}, which cover {_pixels(data)}"
         )
 
 

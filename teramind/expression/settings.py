@@ -19,7 +19,8 @@ def reader_settings(
 ) -> Settings:
     """How the reader of this kind reads the source."""
     if isinstance(expression, TileExpression):
-        return TileSettings(genes=expression.genes)
+        names = tuple(read_panel(expression.gene_names)) if expression.gene_names else ()
+        return TileSettings(genes=expression.genes, names=names)
     if isinstance(expression, CellExpression):
         return CellSettings(
             spatial_key=expression.spatial_key,

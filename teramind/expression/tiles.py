@@ -6,10 +6,8 @@ form, counts of shape (y, x, section * gene) = (512, 512, sections * genes) of t
 
 from __future__ import annotations
 
-import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,14 @@ from numpy.typing import NDArray
 from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Molecules
-from teramind.geometry import Rect
+from teramind.expression.spill import MAX_COUNT
+from teramind.expression.tile_file import FRAME, TILE, Position, TileFile, find_tiles
+from teramind.expression.tile_overlap import Overlaps
+from teramind.geometry import EMPTY, Rect
 
-TILE = 256
-FRAME = 128
 PUBLISHED_GENES = 500
-_SPAN = TILE + 2 * FRAME
-_NAME = re.compile(r"_".join([r"(-?\d+)"] * 8) + r"\.npz")
-
-Position = tuple[int, int]
-"""Row and column of a tile (pixels / 256) or of a quarter tile (pixels / 128)."""
+SPAN = TILE + 2 * FRAME
+"""Edge of a tile with its frame in pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,70 +33,79 @@ class TileSettings:
     """How to read published tiles."""
 
     genes: int | None = None
-    """Genes per section on the last axis; None: as many as the panel has."""
+    """Genes per section on the last axis; None: as many as have names."""
+    names: tuple[str, ...] = ()
+    """Names of the genes on the last axis, of the first ones at least; none: those of the panel."""
 
 
-class TileFolder:
-    """A folder of published tiles, read so that every pixel of the plane comes from one tile.
+class ExpressionTiles:
+    """Published tiles in a folder or zip, read so that every pixel comes from one tile.
 
     A pixel comes from the tile it lies in; where there is none, from the frame of the first tile
-    (by row, then column) that reaches it.
+    (by row, then column) that reaches it. Every file is read once, one at a time.
     """
 
     def __init__(
         self,
-        folder: Path | str,
+        path: Path | str,
         *,
         settings: TileSettings,
         panel: Sequence[str],
         sections: int,
+        around: Rect | None = None,
     ) -> None:
-        """List the tiles; gene g of the last axis is gene g of `panel`.
+        """List the tiles; of the plane's pixels those in `around` are read, by default all.
 
-        Raises UserError for a folder without tiles and names that contradict themselves.
+        Raises UserError for a source without tiles and names that contradict themselves.
         """
-        self.folder, self.panel, self.sections = Path(folder), tuple(panel), sections
-        self.genes = settings.genes or len(self.panel)
-        self.tiles = _find_tiles(self.folder)
-        self.molecules: Counter[str] = Counter(dict.fromkeys(self.panel, 0))
-
-    @property
-    def bounds(self) -> Rect:
-        """The smallest rectangle that holds all tiles without their frames, in pixels."""
-        rows, columns = zip(*self.tiles, strict=True)
-        top, left = min(rows) * TILE, min(columns) * TILE
-        return Rect(top, left, (max(rows) + 1) * TILE - top, (max(columns) + 1) * TILE - left)
+        self.path, self.names, self.sections = Path(path), settings.names or tuple(panel), sections
+        self.genes = settings.genes or len(self.names)
+        everywhere = find_tiles(self.path)
+        self.bounds = _bounds(everywhere)
+        self.tiles = {
+            place: tile
+            for place, tile in everywhere.items()
+            if around is None or _framed(place).cut(around) != EMPTY
+        }
+        self.molecules: Counter[str] = Counter(dict.fromkeys(self.names, 0))
+        self.overlaps = Overlaps()
 
     @property
     def extent(self) -> Rect:
-        """The smallest rectangle that holds all frames, in pixels."""
-        return self.bounds.grown(FRAME)
+        """The smallest rectangle that holds the frames of all tiles that are read, in pixels."""
+        return _bounds(self.tiles).grown(FRAME) if self.tiles else EMPTY
 
     def read(self, index: Mapping[str, int]) -> Iterator[Molecules]:
-        """Yield the molecules of the panel genes in `index`, tile by tile."""
-        targets = np.array([index.get(name, -1) for name in self.panel])
-        for (row, column), path in self.tiles.items():
-            framed = _read_tile(path, sections=self.sections, genes=self.genes)
+        """Yield the molecules of the genes in `index`, which maps names to the panel's indices."""
+        targets = np.array([index.get(name, -1) for name in self.names])
+        for (row, column), tile in self.tiles.items():
+            framed = read_tile(tile, sections=self.sections, genes=self.genes)
+            channel = framed.section * self.genes + framed.gene
+            self.overlaps.compare(tile, (row, column), channel, framed)
             owned = _owned((row, column), self.tiles)
             mine = framed.take(owned[framed.y // FRAME, framed.x // FRAME])
-            self._tally(path, mine)
+            self._tally(tile, mine)
             y, x = mine.y + row * TILE - FRAME, mine.x + column * TILE - FRAME
             gene = targets[mine.gene]
             yield Molecules(mine.section, y, x, gene, mine.count).take(gene >= 0)
 
-    def _tally(self, path: Path, counts: Molecules) -> None:
-        if counts.gene.max(initial=0) >= len(self.panel):
+    def summary(self) -> dict[str, int]:
+        """Return the number of tiles read, and of quarter tiles on which two of them differ."""
+        return {"tiles": len(self.tiles), "differing_quarter_tiles": self.overlaps.differing}
+
+    def _tally(self, tile: TileFile, counts: Molecules) -> None:
+        if counts.gene.max(initial=0) >= len(self.names):
             raise UserError(
-                f"{path}: molecules of gene {counts.gene.max()} with a panel of"
-                f" {len(self.panel)} genes: give the panel the tiles were made with"
+                f"{tile}: molecules of gene {counts.gene.max()} with a panel of"
+                f" {len(self.names)} genes: give the panel the tiles were made with"
             )
-        sums = np.zeros(len(self.panel), np.int64)
+        sums = np.zeros(len(self.names), np.int64)
         np.add.at(sums, counts.gene, counts.count)
-        self.molecules.update(dict(zip(self.panel, sums.tolist(), strict=True)))
+        self.molecules.update(dict(zip(self.names, sums.tolist(), strict=True)))
 
 
 def import_tiles(
-    folder: Path | str,
+    source: Path | str,
     raster_path: Path | str,
     *,
     panel: Sequence[str] | None = None,
@@ -109,15 +114,15 @@ def import_tiles(
     pixel_size_um: float | None = None,
     section_spacing_um: float | None = None,
 ) -> dict[str, Any]:
-    """Turn a folder of published tiles into a raster whose extent is the union of the frames.
+    """Turn published tiles, a folder or a zip, into a raster over the union of the frames.
 
     The last axis is sections * genes: give one of the two, or a panel (genes = its length), else
     there are 500 genes as published. A panel shorter than `genes` names the first ones; without one
     genes are named gene_0 and so on.
     Returns sections, genes, tiles, molecules and extent. Raises UserError for faulty tiles.
     """
-    path = Path(folder)
-    axis = _last_axis(next(iter(_find_tiles(path).values())))
+    path = Path(source)
+    axis = _last_axis(next(iter(find_tiles(path).values())))
     genes = genes or (axis // sections if sections else len(panel or ()) or PUBLISHED_GENES)
     sections = sections or (axis // genes if genes else 0)
     if not genes or sections * genes != axis:
@@ -126,7 +131,7 @@ def import_tiles(
             " give the right sections, genes or panel"
         )
     names = tuple(panel or (f"gene_{gene}" for gene in range(genes)))
-    tiles = TileFolder(path, settings=TileSettings(genes), panel=names, sections=sections)
+    tiles = ExpressionTiles(path, settings=TileSettings(genes), panel=names, sections=sections)
     writer = RasterWriter(
         raster_path,
         panel=names,
@@ -149,38 +154,25 @@ def import_tiles(
     }
 
 
-def _find_tiles(folder: Path) -> dict[Position, Path]:
-    """Return the tiles of a folder by (row, column), in that order."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: give the folder of the expression tiles")
-    tiles = {_position(path): path for path in folder.glob("*.npz")}
-    if not tiles:
-        raise UserError(f"{folder}: holds no expression tiles (*.npz)")
-    return dict(sorted(tiles.items()))
+def _framed(tile: Position) -> Rect:
+    """Return the pixels of a tile with its frame."""
+    return Rect(tile[0] * TILE, tile[1] * TILE, TILE, TILE).grown(FRAME)
 
 
-def _position(path: Path) -> Position:
-    """Return the row and column of a tile from its file name."""
-    found = _NAME.fullmatch(path.name)
-    edges = [int(edge) for edge in found.groups()] if found else []
-    y, x = (edges[0], edges[2]) if edges else (0, 0)
-    core = [y, y + TILE, x, x + TILE]
-    frame = [y - FRAME, y + TILE + FRAME, x - FRAME, x + TILE + FRAME]
-    if edges != core + frame or y % TILE or x % TILE:
-        raise UserError(
-            f"{path}: not the name of a tile: y0_y1_x0_x1_y0-128_y1+128_x0-128_x1+128.npz expected,"
-            " y0 and x0 multiples of 256, y1 = y0 + 256, x1 = x0 + 256"
-        )
-    return y // TILE, x // TILE
+def _bounds(tiles: Mapping[Position, TileFile]) -> Rect:
+    """Return the smallest rectangle that holds all tiles without their frames, in pixels."""
+    rows, columns = zip(*tiles, strict=True)
+    top, left = min(rows) * TILE, min(columns) * TILE
+    return Rect(top, left, (max(rows) + 1) * TILE - top, (max(columns) + 1) * TILE - left)
 
 
-def _owned(tile: Position, tiles: Mapping[Position, Path]) -> NDArray[np.bool_]:
+def _owned(tile: Position, tiles: Container[Position]) -> NDArray[np.bool_]:
     """Return which of the 4 x 4 quarter tiles under a tile's frame are to be read from it."""
     quarters = [[(2 * tile[0] - 1 + i, 2 * tile[1] - 1 + j) for j in range(4)] for i in range(4)]
     return np.array([[_owner(quarter, tiles) == tile for quarter in row] for row in quarters])
 
 
-def _owner(quarter: Position, tiles: Mapping[Position, Path]) -> Position | None:
+def _owner(quarter: Position, tiles: Container[Position]) -> Position | None:
     """Return the tile around a quarter tile, or else the first whose frame reaches it."""
     home = (quarter[0] // 2, quarter[1] // 2)
     rows, columns = ({(edge - 1) // 2, (edge + 1) // 2} for edge in quarter)
@@ -188,48 +180,42 @@ def _owner(quarter: Position, tiles: Mapping[Position, Path]) -> Position | None
     return next((tile for tile in [home, *around] if tile in tiles), None)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the members of a tile; raises UserError if it is not a COO archive of plain arrays."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("coords", "data", "shape", "fill_value")}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a sparse COO tile of plain arrays: {reason}") from error
-
-
-def _last_axis(path: Path) -> int:
-    shape = _load(path)["shape"].tolist()
-    framed = isinstance(shape, list) and len(shape) == 3 and shape[:2] == [_SPAN, _SPAN]
-    _require(framed, path, f"shape {shape}: ({_SPAN}, {_SPAN}, sections x genes) expected")
+def _last_axis(tile: TileFile) -> int:
+    shape = tile.arrays()["shape"].tolist()
+    framed = isinstance(shape, list) and len(shape) == 3 and shape[:2] == [SPAN, SPAN]
+    _require(framed, tile, f"shape {shape}: ({SPAN}, {SPAN}, sections x genes) expected")
     return int(shape[2])
 
 
-def _read_tile(path: Path, *, sections: int, genes: int) -> Molecules:
+def read_tile(tile: TileFile, *, sections: int, genes: int) -> Molecules:
     """Return the entries of a tile, in pixels of its frame; UserError unless they are counts."""
-    members = _load(path)
-    shape, expected = members["shape"].tolist(), [_SPAN, _SPAN, sections * genes]
+    members = tile.arrays()
+    shape, expected = members["shape"].tolist(), [SPAN, SPAN, sections * genes]
     coords, data = members["coords"], members["data"]
     _require(
         shape == expected,
-        path,
+        tile,
         f"shape {shape}: {expected} expected for {sections} sections of {genes} genes",
     )
     _require(
         data.ndim == 1 and coords.shape == (3, len(data)) and coords.dtype.kind in "iu",
-        path,
+        tile,
         f"{coords.dtype} coords of shape {coords.shape} for data of shape {data.shape}:"
         " integers of shape (3, n) expected",
     )
     inside = (coords >= 0).all() and (coords < np.array(expected)[:, None]).all()
-    _require(bool(inside), path, f"coords beyond the shape {expected}")
-    whole = data.dtype.kind in "iuf" and (data >= 0).all() and (data == np.floor(data)).all()
-    _require(bool(whole), path, "data: whole counts of at least 0 expected")
-    _require(not members["fill_value"].any(), path, "fill_value: 0 expected")
+    _require(bool(inside), tile, f"coords beyond the shape {expected}")
+    numbers = data.dtype.kind in "iuf"
+    _require(numbers, tile, f"data of type {data.dtype}: whole counts of at least 0 expected")
+    strange = data[~((data >= 0) & (data <= MAX_COUNT) & (data == np.floor(data)))]
+    _require(
+        not len(strange), tile, f"count {strange[:1].tolist()}: whole counts of at least 0 expected"
+    )
+    _require(not members["fill_value"].any(), tile, "fill_value: 0 expected")
     y, x, channel = coords.astype(np.int64)
     return Molecules(channel // genes, y, x, channel % genes, data.astype(np.int64))
 
 
-def _require(condition: bool, path: Path, fault: str) -> None:
+def _require(condition: bool, tile: TileFile, fault: str) -> None:
     if not condition:
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{tile}: {fault}")

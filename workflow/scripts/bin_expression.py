@@ -24,5 +24,7 @@ with job(snakemake) as config:
         minimum_overlap=config.expression.minimum_overlap,
         synonyms=read_synonyms(names) if names else None,
         outside=config.expression.outside,
+        region=config.layout().region.cut(config.plane.rect),
+        around=config.expression_read,
     )
     write_json(snakemake.output.summary, summary)
