@@ -8,6 +8,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
 include: "workflow/rules/expression.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/generate.smk"

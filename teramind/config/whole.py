@@ -13,6 +13,14 @@ from teramind.config.expression import CellExpression, MoleculeExpression, TileE
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Evaluation, Phantom, Reference, Train
 from teramind.config.problems import problem
+from teramind.config.published import (
+    BRAINS,
+    NETWORKS,
+    PREFIX,
+    Download,
+    archive_of,
+    published_conflicts,
+)
 from teramind.config.values import PathText, Region, Section, Text
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
@@ -50,6 +58,7 @@ class Config(Section):
     phantom: Phantom | None = None
     train: Train | None = None
     attention: Attention | None = None
+    download: Download = Download()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
@@ -63,6 +72,7 @@ class Config(Section):
             yield "network.checkpoint: 'train' needs the sections train and reference"
         if self.trains and self.expression.panel is None:
             yield "expression.panel: missing; training needs a gene list"
+        yield from published_conflicts(self.expression, self.network)
         if len(set(self.network.stains)) < len(self.network.stains):
             yield f"network.stains: got {list(self.network.stains)}; must differ"
         if self.reference and (strange := set(self.reference.white) - set(self.network.stains)):
@@ -146,6 +156,33 @@ class Config(Section):
         return self.network.checkpoint == FROM_TRAINING
 
     @property
+    def source_archive(self) -> str | None:
+        """Archive of a published brain that `expression.source` names."""
+        return archive_of(self.expression.source, BRAINS)
+
+    @property
+    def checkpoint_archive(self) -> str | None:
+        """Archive of a published network that `network.checkpoint` names."""
+        return archive_of(self.network.checkpoint, NETWORKS)
+
+    @property
+    def source_path(self) -> Path:
+        """Where the expression lies, once it is downloaded."""
+        archive = self.source_archive
+        return Path(self.download.folder, archive) if archive else Path(self.expression.source)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint or its archive lies, once it is downloaded."""
+        archive = self.checkpoint_archive
+        return Path(self.download.folder, archive) if archive else Path(self.network.checkpoint)
+
+    @property
+    def converts(self) -> bool:
+        """Whether the checkpoint is in the published form, and made a safetensors first."""
+        return not self.trains and Path(self.network.checkpoint).suffix != ".safetensors"
+
+    @property
     def windows(self) -> Windows:
         """The z-windows."""
         return Windows(sections=self.network.sections, planes=self.plane.sections)
@@ -166,7 +203,8 @@ class Config(Section):
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results", "generate.threads", "generate.gpus"}
         free |= {"train.threads", "train.gpus", "train.save_minutes"}
-        settings = self.model_dump(mode="json", exclude={"attention", "evaluation"})
+        outside = {"attention", "download", "evaluation"}
+        settings = self.model_dump(mode="json", exclude=outside)
         if not self.trains:  # then the images are only compared with
             del settings["reference"], settings["train"]
         settings["region"] = list(self._box) if self._box else "all"
@@ -220,5 +258,5 @@ def missing_files(config: Config) -> list[str]:
     return [
         f"{key}: no such file: {path}"
         for key, path in named.items()
-        if path is not None and not Path(path).exists()
+        if path is not None and not path.startswith(PREFIX) and not Path(path).exists()
     ]

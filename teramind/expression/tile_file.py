@@ -7,11 +7,9 @@ nothing is unpacked to disk, no pickle is read, and no array larger than a tile 
 from __future__ import annotations
 
 import io
-import lzma
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.archives import BROKEN, open_zip
 from teramind.errors import UserError
 
 TILE = 256
@@ -30,10 +29,6 @@ LARGEST = 1 << 29
 
 _NAME = re.compile(r"_".join([r"(-?\d{1,9})"] * 8) + r"\.npz")
 _MEMBERS = ("coords", "data", "shape", "fill_value")
-_BROKEN = (
-    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-)
 
 Position = tuple[int, int]
 """Row and column of a tile (pixels / 256) or of a quarter tile (pixels / 128)."""
@@ -55,7 +50,7 @@ class TileFile:
         try:
             with self._open() as stream, zipfile.ZipFile(stream) as archive:
                 return {name: _array(archive, f"{name}.npy") for name in _MEMBERS}
-        except _BROKEN as error:
+        except BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{self}: not a sparse COO tile of plain arrays: {reason}") from error
 
@@ -114,14 +109,6 @@ def _files(path: Path) -> Iterator[tuple[TileFile, str]]:
         base = member.filename.rpartition("/")[2]
         if base.endswith(".npz") and not base.startswith("._"):  # macOS adds ._ twins
             yield TileFile(path, member, archive), base
-
-
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive for reading; UserError if it is none or is cut off."""
-    try:
-        return zipfile.ZipFile(path)
-    except _BROKEN as error:
-        raise UserError(f"{path}: not a zip archive, or cut off: {error}") from error
 
 
 def position(name: str, *, where: str) -> Position:

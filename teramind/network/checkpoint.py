@@ -27,10 +27,13 @@ from teramind.network.published import published_modules
 from teramind.network.spec import METADATA_KEY, SECTION_KERNELS, NetworkSpec, read_spec
 from teramind.network.unet import Network
 
-_FOLDER = re.compile(
+FOLDER = re.compile(
     r"(?P<mouse>\w+?)_(?P<patch>\d+)_(?P<genes>\d+)_(?P<stain>\w+)_(?P<sections>\d+)_ours"
 )
-_STAINS = {"all": ("DAPI", "PolyT"), "DAPI": ("DAPI",), "PolyT": ("PolyT",)}
+"""Name of the folder of a published `last.ckpt`."""
+
+STAINS = {"all": ("DAPI", "PolyT"), "DAPI": ("DAPI",), "PolyT": ("PolyT",)}
+"""Stain in that name -> stains of the network."""
 
 
 def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
@@ -167,10 +170,10 @@ def _infer_spec(path: Path, tensors: dict[str, Tensor]) -> NetworkSpec:
 
 def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
     """Compare with `{mouse}_{P}_{G}_{stain}_{S}_ours`; take the single stain's name from it."""
-    match = _FOLDER.fullmatch(path.absolute().parent.name)
+    match = FOLDER.fullmatch(path.absolute().parent.name)
     if not match:
         return spec
-    stains = _STAINS.get(match["stain"], (match["stain"],))
+    stains = STAINS.get(match["stain"], (match["stain"],))
     found = (spec.patch, spec.genes, len(spec.stains), spec.sections)
     named = (int(match["patch"]), int(match["genes"]), len(stains), int(match["sections"]))
     if found != named:

@@ -91,11 +91,12 @@ for line in absent:
     print(f"warning: {line}", file=sys.stderr)
 
 layout = settings.layout()
-CHECKPOINT = (
-    results("train/checkpoint.safetensors")
-    if settings.trains
-    else given(settings.network.checkpoint)
-)
+if settings.trains:
+    CHECKPOINT = results("train/checkpoint.safetensors")
+elif settings.converts:
+    CHECKPOINT = results("checkpoint.safetensors")
+else:
+    CHECKPOINT = given(settings.network.checkpoint)
 RASTER = results("expression/raster.zarr")
 VOLUME = results("volume/volume.zarr")
 SECTIONS = range(layout.windows.first, layout.windows.first + layout.windows.generated)

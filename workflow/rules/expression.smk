@@ -47,7 +47,9 @@ if settings.phantom:
 
 
 SOURCE = settings.expression.source
-if not settings.phantom:
+if settings.source_archive:
+    SOURCE = fetched(settings.source_archive)
+elif not settings.phantom:
     SOURCE = given(SOURCE)
 
 

@@ -11,7 +11,7 @@ with job(snakemake) as config:
     tiles = config.expression.kind == "tiles"
     names = config.expression.synonyms
     summary = bin_expression(
-        source=config.expression.source,
+        source=config.source_path,
         kind=config.expression.kind,
         raster_path=snakemake.output.raster,
         panel=panel_of(config, snakemake.input.panel),
