@@ -1,12 +1,20 @@
 """What the published scripts make, by a config and one command."""
 
+import hashlib
+import io
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import zarr
+from file_server import serving
 from safetensors.numpy import load_file
 from workflow_project import ROOT, Project
 
 from teramind.diffusion import to_grey
+from teramind.expression.panel import read_panel
+from teramind.network.spec import read_spec
 
 
 @pytest.mark.slow
@@ -41,3 +49,113 @@ def test_the_published_region_is_repeated(shared, tmp_path):
         assert np.abs(state - wanted[:, 2 * window : 2 * window + 2]).max() <= 2e-3
     volume = zarr.open_group(project.results / "volume/volume.zarr", mode="r")["0"][:]
     assert np.abs(volume.astype(int) - to_grey(wanted)).max() <= 1
+
+
+def archive_of(files):
+    """Bytes of a zip with these members."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def tile(row, column, molecules):
+    """Name and bytes of an expression tile of 4 sections x 500 genes."""
+    y, x = 256 * row, 256 * column
+    name = f"{y}_{y + 256}_{x}_{x + 256}_{y - 128}_{y + 384}_{x - 128}_{x + 384}.npz"
+    at, counts = molecules
+    coords = at - np.array([[y - 128], [x - 128], [0]])
+    framed = ((coords >= 0) & (coords < [[512], [512], [2000]])).all(0)
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        coords=coords[:, framed],
+        data=counts[framed],
+        shape=np.array([512, 512, 2000]),
+        fill_value=np.array(0, np.uint16),
+    )
+    return f"gene_638850/{name}", content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def brain():
+    """Archive of 2 x 3 tiles, molecules of the first ten genes."""
+    random = np.random.default_rng(0)
+    y, x = random.integers(128, 896, 3000), random.integers(128, 1152, 3000)
+    channel = 500 * random.integers(0, 4, 3000) + random.integers(0, 10, 3000)
+    molecules = (np.stack([y, x, channel]), np.ones(3000, np.uint16))
+    places = [(row, column) for row in (1, 2) for column in (1, 2, 3)]
+    return archive_of(dict(tile(row, column, molecules) for row, column in places))
+
+
+def published_project(folder, server, **changes):
+    """A project that asks for published files by name."""
+    return Project(
+        folder,
+        **{
+            "expression": {
+                "kind": "tiles",
+                "source": "published:638850",
+                "panel": str(ROOT / "resources/panels/mouse_500.txt"),
+            },
+            "plane": {
+                **{"y": 256, "x": 256, "height": 512, "width": 768, "sections": 4},
+                **{"pixel_size_um": 0.108, "section_spacing_um": 200},
+            },
+            "region": {"um": [27.648, 27.648, 13.824, 13.824]},  # 256, 256, 128, 128 pixels
+            "network": {"checkpoint": "published:main", "patch": 64, "sections": 4},
+            "generate": {"slab": 128, "steps": 2, "phases": 1},
+            "download": {"url": server.url, "folder": "kept"},
+        }
+        | changes,
+    )
+
+
+def test_a_published_brain_is_fetched_by_name_converted_and_drawn(shared, brain, tmp_path):
+    checkpoint = shared("goldens/638850_64_6_all_4_ours/last.ckpt").read_bytes()
+    main = archive_of(
+        {
+            "main/638850_64_6_all_4_ours/last.ckpt": checkpoint,
+            "main/638850_64_6_all_8_ours/last.ckpt": b"another variant",
+            "../../638850_64_6_DAPI_4_ours/last.ckpt": b"out of the folder",
+            "main/result.tif": b"a picture",
+        }
+    )
+    with serving({"gene_638850.zip": brain, "main.zip": main}) as server:
+        project = published_project(tmp_path, server)
+        server.cuts = [1000]
+        project.run()
+        assert sorted({name for name, _ in server.requests}) == ["gene_638850.zip", "main.zip"]
+        for archive in ("gene_638850.zip", "main.zip"):
+            record = json.loads((project.results / f"download/{archive}.json").read_text())
+            assert record["sha256"] == hashlib.sha256(server.files[archive]).hexdigest()
+    spec = read_spec(project.results / "checkpoint.safetensors")
+    assert spec.panel == read_panel(ROOT / "resources/panels/mouse_500.txt")[:6]
+    assert spec.training == {"published": "638850_64_6_all_4_ours"}
+    summary = json.loads((project.results / "expression/summary.json").read_text())
+    assert summary["tiles"] == 6 - 2  # the third column lies beyond what the region reads
+    volume = zarr.open_group(project.results / "volume/volume.zarr", mode="r")["0"]
+    assert volume.shape == (2, 4, 128, 128) and np.ptp(volume[:]) > 0
+    kept = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert kept == {
+        f"{name}.zip{end}" for name in ("main", "gene_638850") for end in ("", ".sha256")
+    }
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} <= {
+        *("config.yaml", "kept", "out", "molecules.csv", "network.safetensors")
+    }
+
+
+def test_a_region_outside_the_tiles_is_refused_with_their_extent(brain, tmp_path):
+    with serving({"gene_638850.zip": brain}) as server:
+        plane = {"y": 256, "x": 256, "height": 1024, "width": 768, "sections": 4}
+        plane |= {"pixel_size_um": 0.108, "section_spacing_um": 200}
+        project = published_project(
+            tmp_path,
+            server,
+            plane=plane,
+            region={"tiles": [768, 256, 1, 1]},
+        )
+        line = project.fail("--until", "bin_expression")
+    assert "y 768..1023, x 256..511 pixels lie outside the data kept/gene_638850.zip" in line
+    assert line.endswith("which cover y 256..767, x 256..1023 pixels")

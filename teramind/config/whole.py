@@ -161,6 +161,11 @@ class Config(Section):
         return archive_of(self.expression.source, BRAINS)
 
     @property
+    def mouse(self) -> str | None:
+        """The mouse whose published expression is asked for by name."""
+        return self.expression.source.removeprefix(PREFIX) if self.source_archive else None
+
+    @property
     def checkpoint_archive(self) -> str | None:
         """Archive of a published network that `network.checkpoint` names."""
         return archive_of(self.network.checkpoint, NETWORKS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from teramind.archives import extract, open_zip
 from teramind.errors import UserError
@@ -23,6 +24,7 @@ def convert_checkpoint(
     patch: int,
     sections: int,
     stains: Sequence[str],
+    mouse: str | None = None,
 ) -> None:
     """Write a published checkpoint as a safetensors file that says what it is.
 
@@ -33,36 +35,51 @@ def convert_checkpoint(
         patch: patch edge P of the network to take from an archive.
         sections: its expression sections S.
         stains: its stains.
+        mouse: the mouse it was published for, None for any.
 
     Raises:
         UserError: when the source holds no such network.
     """
     if source.suffix != ".zip":
-        save_network(load_network(source, panel=tuple(panel)), target)
+        _save(source, target, panel)
         return
     with open_zip(source) as archive, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        member = _find(archive, patch=patch, sections=sections, stains=tuple(stains))
-        folder = Path(scratch) / Path(member.filename).parent.name  # it says the sizes
+        wanted = (mouse, patch, sections, tuple(stains))
+        member = _find(archive, wanted)
+        folder = Path(scratch) / PurePosixPath(member.filename).parent.name  # it says the sizes
         folder.mkdir()
         extract(archive, member, folder / "last.ckpt", largest=LARGEST)
-        save_network(load_network(folder, panel=tuple(panel)), target)
+        try:
+            _save(folder, target, panel)
+        except UserError as error:
+            raise UserError(str(error).replace(scratch, str(source))) from error
+
+
+def _save(source: Path, target: Path, panel: Sequence[str]) -> None:
+    network = load_network(source, panel=tuple(panel))
+    named = (source if source.is_dir() else source.absolute().parent).name
+    network.spec = dataclasses.replace(network.spec, training={"published": named})
+    save_network(network, target)
 
 
 def _find(
-    archive: zipfile.ZipFile, *, patch: int, sections: int, stains: tuple[str, ...]
+    archive: zipfile.ZipFile, wanted: tuple[str | None, int, int, tuple[str, ...]]
 ) -> zipfile.ZipInfo:
-    """The one checkpoint of these sizes."""
-    found = {}
+    """The one checkpoint for a mouse (None: any), patch, sections and stains."""
+    found, fitting = [], []
     for member in archive.infolist():
-        path = Path(member.filename)
-        if path.name == "last.ckpt" and (named := FOLDER.fullmatch(path.parent.name)):
-            sizes = (int(named["patch"]), int(named["sections"]), STAINS.get(named["stain"]))
-            found[member.filename] = (member, sizes == (patch, sections, stains))
-    fitting = [member for member, fits in found.values() if fits]
+        path = PurePosixPath(member.filename)
+        if path.name != "last.ckpt" or not (named := FOLDER.fullmatch(path.parent.name)):
+            continue
+        found.append(path.parent.name)
+        sizes = (int(named["patch"]), int(named["sections"]), STAINS.get(named["stain"]))
+        if (wanted[0] or named["mouse"], *wanted[1:]) == (named["mouse"], *sizes):
+            fitting.append(member)
     if len(fitting) != 1:
+        mouse, patch, sections, stains = wanted
         raise UserError(
-            f"{archive.filename}: {len(fitting)} checkpoints of patch {patch}, {sections} sections"
-            f" and stains {', '.join(stains)} among {', '.join(found) or 'none'}; set network.patch"
-            " and its like to those of one, or unpack one and name its folder"
+            f"{archive.filename}: holds {', '.join(found) or 'no last.ckpt'}, of which"
+            f" {len(fitting)} for mouse {mouse or 'any'}, patch {patch}, {sections} sections,"
+            f" {' and '.join(stains)}; name another archive, or a folder out of this one"
         )
     return fitting[0]

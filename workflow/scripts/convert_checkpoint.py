@@ -16,4 +16,5 @@ with job(snakemake) as config:
         patch=config.network.patch,
         sections=config.network.sections,
         stains=config.network.stains,
+        mouse=config.mouse,
     )
