@@ -125,9 +125,9 @@ class TrainingWindows:
         image, inside = self._image(y, x, window)
         rect = Rect(y, x, self.size, self.size)
         counts = self.pairs.raster.counts(sections=self.windows.expression(window), rect=rect)
-        counts = _turn(counts.astype(np.float32), turns, flip, axes=(0, 1))
-        image, inside = (_turn(a, turns, flip, axes=(1, 2)) for a in (image, inside))
-        return image, inside, self._patches(counts)
+        counts = turn(counts.astype(np.float32), turns, flip, axes=(0, 1))
+        image, inside = (turn(a, turns, flip, axes=(1, 2)) for a in (image, inside))
+        return image, inside, aligned_patches(counts, self.edge)
 
     def _image(self, y: int, x: int, window: int) -> tuple[np.ndarray, np.ndarray]:
         """Window of the images in [-1, 1], (stain z, W, W), and where it is inside, (1, W, W)."""
@@ -144,14 +144,15 @@ class TrainingWindows:
                 image[:, k, *box] = pixels / np.float32(127.5) - 1
         return image.reshape(-1, size, size), inside
 
-    def _patches(self, counts: np.ndarray) -> np.ndarray:
-        """(p bins, p bins, S, G) -> (p^2, bins, bins, S, G)."""
-        p, bins = self.edge, self.spec.bins
-        split = counts.reshape(p, bins, p, bins, *counts.shape[2:])
-        return split.swapaxes(1, 2).reshape(p * p, bins, bins, *counts.shape[2:])
+
+def aligned_patches(counts: np.ndarray, edge: int) -> np.ndarray:
+    """Cut a window into its aligned patches: (p bins, p bins, S, G) -> (p^2, bins, bins, S, G)."""
+    bins = len(counts) // edge
+    split = counts.reshape(edge, bins, edge, bins, *counts.shape[2:])
+    return split.swapaxes(1, 2).reshape(edge * edge, bins, bins, *counts.shape[2:])
 
 
-def _turn(a: np.ndarray, turns: int, flip: bool, axes: tuple[int, int]) -> np.ndarray:
+def turn(a: np.ndarray, turns: int, flip: bool, axes: tuple[int, int]) -> np.ndarray:
     """Quarter turns, then a mirror, in the plane of `axes`."""
     a = np.rot90(a, turns, axes)
     return np.ascontiguousarray(np.flip(a, axes[1]) if flip else a)

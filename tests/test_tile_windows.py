@@ -1,0 +1,264 @@
+"""Published training tiles are learned from as in the release, without the mouse that is drawn."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from zarr.storage import ZipStore
+
+from teramind.diffusion import window_loss
+from teramind.errors import UserError
+from teramind.geometry import BIN
+from teramind.network import Network, NetworkSpec
+from teramind.tile_windows import TileWindows, listed_tiles
+
+NAMES = tuple("abcdefg")
+PLANES = 6
+SPAN = 512
+NAME = "256_512_{}_{}_128_640_{}_{}"
+
+
+def tile_name(column):
+    x = 256 * column
+    return NAME.format(x, x + 256, x - 128, x + 384)
+
+
+def write_image(path, image):
+    """Images (stain section, y, x) as the release stores them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ZipStore(path, mode="w") as store:
+        zarr.create_array(store, data=image, chunks=(5, 256, 256), zarr_format=2)
+
+
+def write_pair(folder, mouse, column, points, counts, image=None):
+    """A tile with molecules (y, x, section, gene), each on a white pixel of both stains."""
+    y, x, section, gene = points.T
+    if image is None:
+        image = np.zeros((2 * PLANES, SPAN, SPAN), np.uint8)
+        image[section, y, x] = image[PLANES + section, y, x] = 255
+    write_image(folder / f"img_{mouse}" / f"{tile_name(column)}.zip", image)
+    genes = folder / f"gene_{mouse}" / f"{tile_name(column)}.npz"
+    genes.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        genes,
+        coords=np.stack([y, x, section * len(NAMES) + gene]),
+        data=counts.astype(np.uint16),
+        shape=np.array([SPAN, SPAN, PLANES * len(NAMES)]),
+        fill_value=np.array(0, np.uint16),
+    )
+
+
+def write_list(path, entries):
+    """A list as the release has them: folders of another machine."""
+    rows = [f"Data/MERFISH_50/gene_{mouse}/{tile_name(column)}.npz" for mouse, column in entries]
+    path.write_text("\n".join(["number,pth", *(f"{k},{row}" for k, row in enumerate(rows))]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two mice with two tiles each and the folder of all."""
+    folder = tmp_path_factory.mktemp("published")
+    random = np.random.default_rng(0)
+    for mouse in ("1", "2"):
+        for column in (1, 2):
+            limits = (SPAN, SPAN, PLANES, len(NAMES))
+            points = np.stack([random.integers(0, limit, 4000) for limit in limits], 1)
+            points = np.unique(points, axis=0)
+            write_pair(folder, mouse, column, points, random.integers(1, 9, len(points)))
+    write_list(folder / "1.csv", [("1", 1), ("1", 2)])
+    write_list(folder / "2.csv", [("2", 1), ("2", 2)])
+    return folder
+
+
+def spec_of(patch=32, sections=4, stains=("DAPI", "PolyT"), panel=("c", "a")):
+    return NetworkSpec(
+        patch=patch,
+        sections=sections,
+        stains=stains,
+        genes=len(panel),
+        base=2,
+        embed=8,
+        panel=panel,
+    )
+
+
+def windows_of(data, spec, **changes):
+    tiles = listed_tiles([data / "1.csv"], data)["1"]
+    options = {"names": NAMES, "sections": PLANES, "edge": 2, "batch": 2, "seed": 0}
+    return TileWindows(tiles, spec, **options | changes)
+
+
+@pytest.mark.parametrize("sections", [1, 4, 8, 16])
+@pytest.mark.parametrize("patch", [32, 64, 128])
+def test_a_batch_has_the_shapes_that_the_loss_takes(data, patch, sections):
+    spec = spec_of(patch, sections)
+    if sections == 16:
+        with pytest.raises(UserError, match="6 sections are too few for windows of 16"):
+            windows_of(data, spec, sections=6)
+        return
+    batch = windows_of(data, spec)(0)
+    size, bins = 2 * patch, patch // BIN
+    assert batch.image.shape == batch.noise.shape == (2, spec.channels, size, size)
+    assert batch.inside.shape == (2, 1, size, size)
+    assert batch.counts.shape == (2, 4, bins, bins, sections, 2)
+    assert (batch.image[(~batch.inside).expand_as(batch.image)] == -1).all()
+    if patch == 32:
+        loss = window_loss(Network(spec), **batch._asdict(), outside=0.0, aligned=True)
+        assert torch.isfinite(loss)
+
+
+def test_windows_are_a_function_of_seed_and_step_and_cut_by_shares(data):
+    spec = spec_of()
+    windows, again = (windows_of(data, spec, batch=4) for _ in range(2))
+    for step in (3, 0, 3):
+        assert all(map(torch.equal, windows(step), again(step)))
+    whole, share = windows(5), again(5, slice(1, 3))
+    for all_of_it, part in zip(whole, share, strict=True):
+        assert torch.equal(all_of_it[1:3], part)
+    assert not torch.equal(windows(0).image, windows_of(data, spec, seed=1, batch=4)(0).image)
+
+
+@pytest.mark.parametrize(
+    ("sections", "stains"), [(1, ("DAPI", "PolyT")), (4, ("PolyT",)), (8, ("DAPI", "PolyT"))]
+)
+def test_images_and_counts_are_cut_and_turned_together(tmp_path, sections, stains):
+    random = np.random.default_rng(1)
+    y, x = (64 * np.indices((8, 8)).reshape(2, 64) + random.integers(0, 40, (2, 64))).tolist()
+    gene = random.choice([0, 2], 64)
+    points = np.stack([y, x, random.integers(0, PLANES, 64), gene], 1)
+    write_pair(tmp_path, "1", 1, points, 1 + np.arange(64))  # a count tells its molecule
+    write_list(tmp_path / "1.csv", [("1", 1)])
+    spec = spec_of(sections=sections, stains=stains)  # its panel is c, a
+    windows = windows_of(tmp_path, spec, edge=4, batch=8)
+    before = (sections - spec.images) // 2  # expression sections before the first image section
+    seen, offsets = set(), set()
+    for step in range(3):
+        batch = windows(step)
+        for image, inside, patches in zip(batch.image, batch.inside, batch.counts, strict=True):
+            plane = patches.unflatten(0, (4, 4)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
+            plane = plane.reshape(8, 8, sections, 2)
+            pixels = image.unflatten(0, (len(stains), -1))
+            for row, column, section, place in plane.nonzero().tolist():
+                molecule = int(plane[row, column, section, place]) - 1
+                assert gene[molecule] == (2, 0)[place]
+                box = [slice(BIN * first, BIN * first + BIN) for first in (row, column)]
+                assert inside[0, *box].all()
+                if 0 <= section - before < spec.images:
+                    bright = (pixels[:, section - before, *box] == 1).nonzero().tolist()
+                    assert [stain for stain, *_ in bright] == [*range(len(stains))]
+                    seen.add(molecule)
+                    offsets.update(tuple(pixel) for _, *pixel in bright)
+    assert len(seen) > 5 and len(offsets) > 5  # any pixel of a tile may be a window's corner
+
+
+def test_every_first_section_is_drawn_and_beyond_the_stack_is_nothing(tmp_path):
+    y, x = np.arange(SPAN), np.arange(SPAN)
+    points = np.stack(np.broadcast_arrays(y[::8, None, None], x[::8, None], np.arange(PLANES)), -1)
+    points = np.concatenate([points.reshape(-1, 3), 0 * points.reshape(-1, 3)[:, :1]], 1)
+    image = np.arange(2 * PLANES, dtype=np.uint8)[:, None, None].repeat(SPAN, 1).repeat(SPAN, 2)
+    write_pair(tmp_path, "1", 1, points, np.ones(len(points)), image=image)
+    write_list(tmp_path / "1.csv", [("1", 1)])
+    windows = windows_of(tmp_path, spec_of(panel=("a",)), batch=16)
+    batch = windows(0)
+    starts = set()
+    for image, inside, counts in zip(batch.image, batch.inside, batch.counts, strict=True):
+        shown = ((image[:, inside[0]][:, 0] + 1) * 127.5).round().int().tolist()
+        first = shown[0]
+        assert shown == [first, first + 1, PLANES + first, PLANES + first + 1]
+        full = counts.sum((0, 1, 2, 4)) > 0
+        assert full.tolist() == [0 <= first - 1 + k < PLANES for k in range(4)]
+        starts.add(first)
+    assert starts == set(range(PLANES - 1))
+
+
+def test_lists_name_tiles_by_mouse_wherever_they_were_written(data):
+    found = listed_tiles([data / "1.csv", data / "2.csv"], data)
+    assert {mouse: len(tiles) for mouse, tiles in found.items()} == {"1": 2, "2": 2}
+    assert all(tile.genes.is_file() and tile.image.is_file() for t in found.values() for tile in t)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("path\na", r"no column pth"),
+        ("pth\nData/gene_1/tile.npz", r"line 2: not the name of a tile"),
+        ("pth\n/etc/" + tile_name(1) + ".npz", r"line 2: .*gene_<mouse>/<tile>.npz expected"),
+        ("pth\ngene_../" + tile_name(1) + ".npz", r"gene_<mouse>/<tile>.npz expected"),
+        ("pth\ngene_1/" + tile_name(7) + ".npz", r"1 of 1 genes missing"),
+        ("pth\n\x00", r"line 2: not the name of a tile|cannot be read as a CSV"),
+    ],
+)
+def test_lists_that_lead_nowhere_are_refused(data, tmp_path, text, line):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=line):
+        listed_tiles([tmp_path / "list.csv"], data)
+
+
+def test_a_tile_without_its_image_is_refused(tmp_path):
+    write_pair(tmp_path, "1", 1, np.zeros((1, 4), int), np.ones(1))
+    (image,) = (tmp_path / "img_1").iterdir()
+    image.unlink()
+    with pytest.raises(UserError, match=f"{image.name}: 1 of 1 image missing"):
+        listed_tiles([write_list(tmp_path / "1.csv", [("1", 1)])], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "line"),
+    [
+        ({"edge": 6}, {}, "train.window: 6; published tiles allow 2 to 5"),
+        ({"names": ("a", "b")}, {}, "gene c of the panel is not on the tiles' axis"),
+        ({}, {"stains": ("Nissl",)}, "the tiles have the stains .*not Nissl"),
+        ({"tiles": []}, {}, "no tiles left"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(data, changes, spec, line):
+    tiles = changes.pop("tiles", None)
+    with pytest.raises(UserError, match=line):
+        if tiles is None:
+            windows_of(data, spec_of(**spec), **changes)
+        else:
+            TileWindows(tiles, spec_of(**spec), names=NAMES, sections=6, edge=2, batch=1, seed=0)
+
+
+def bad_shape(path):
+    write_image(path, np.zeros((2 * PLANES, 256, 256), np.uint8))
+
+
+def bad_type(path):
+    write_image(path, np.zeros((2 * PLANES, SPAN, SPAN), np.int16))
+
+
+def pickled(path):
+    """An array that asks its reader to unpickle its chunks."""
+    write_image(path, np.zeros((2 * PLANES, SPAN, SPAN), np.uint8))
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    facts = json.loads(files[".zarray"])
+    files[".zarray"] = json.dumps(facts | {"filters": [{"id": "pickle", "protocol": 5}]}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (bad_shape, r"shape \[12, 256, 256\], type \|u1.*should be \[12, 512, 512\]"),
+        (bad_type, r"type <i2"),
+        (pickled, r"filters \[\{'id': 'pickle'"),
+        (lambda path: path.write_bytes(b"PK"), "not a zip archive"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "not a zipped Zarr v2 array"),
+    ],
+    ids=["shape", "type", "pickle", "no zip", "empty zip"],
+)
+def test_images_of_another_kind_are_refused(tmp_path, spoil, line):
+    write_pair(tmp_path, "1", 1, np.zeros((1, 4), int), np.ones(1))
+    spoil(Path(tmp_path / "img_1" / f"{tile_name(1)}.zip"))
+    write_list(tmp_path / "1.csv", [("1", 1)])
+    with pytest.raises(UserError, match=line):
+        windows_of(tmp_path, spec_of())(0)
