@@ -1,12 +1,15 @@
-"""A region in memory in one call."""
+"""A region in memory in one call, and the published chain from molecules to image."""
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from teramind.diffusion import to_grey
 from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
+from teramind.expression.tiles import import_tiles
 from teramind.geometry import Rect
+from teramind.network import load_network
 from teramind.region import generate_region
 
 EXTENT = Rect(64, 32, 64, 96)
@@ -29,6 +32,25 @@ def write_raster(path, *, panel=("Gad1", "Slc17a7", "Th"), sections=3, extent=EX
 @pytest.fixture(scope="module")
 def raster(tmp_path_factory):
     return write_raster(tmp_path_factory.mktemp("region") / "raster.zarr")
+
+
+@pytest.mark.slow
+def test_the_published_chain_is_repeated(shared, tmp_path):
+    chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
+    genes = [f"gene_{i}" for i in range(500)]
+    import_tiles(shared("goldens/chain_genes"), tmp_path / "raster", panel=genes, genes=500)
+    state = generate_region(
+        load_network(shared("goldens/z4_all_64_weights.safetensors")),
+        tmp_path / "raster",
+        region=(256, 512, 512, 768),
+        bounds="region",
+        noise="published",
+        raw=True,
+    )
+    wanted = chain["state_after_15"].float().numpy().reshape(2, 4, 512, 768)
+    error = np.abs(state - wanted).max()
+    print(f"largest error {error:.2e}")
+    assert error <= 2e-3
 
 
 def test_the_whole_raster_is_stain_section_y_x_in_grey_levels(tiny_network, raster):

@@ -12,14 +12,15 @@ from file_server import serving
 from safetensors.numpy import load_file
 from workflow_project import ROOT, Project
 
-from teramind.diffusion import to_grey
 from teramind.expression.panel import read_panel
 from teramind.network.spec import read_spec
 
 
-@pytest.mark.slow
-def test_the_published_region_is_repeated(shared, tmp_path):
-    """`--hst 256 --wst 512 --hnm 2 --wnm 3` on tiny weights: the state after 15 steps."""
+def test_the_published_region_begins_as_published(shared, tmp_path):
+    """`--hst 256 --wst 512 --hnm 2 --wnm 3` on tiny weights: the state after the first step.
+
+    `test_region` holds all 15 steps of the same chain.
+    """
     project = Project(
         tmp_path,
         expression={
@@ -38,17 +39,15 @@ def test_the_published_region_is_repeated(shared, tmp_path):
             "patch": 64,
             "sections": 4,
         },
-        generate={"slab": 768, "steps": 15, "phases": 1, "noise": "published"},
+        generate={"slab": 768, "steps": 15, "phases": 15, "noise": "published"},
     )
-    project.run("--notemp")
+    states = [f"out/work/p000/w{window:02d}_r00_c00.safetensors" for window in range(2)]
+    project.run("--notemp", "--", *states)
     chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
-    wanted = chain["state_after_15"].astype(np.float32).reshape(2, 4, 512, 768)
-    for window in range(2):
-        saved = load_file(project.results / f"work/p000/w{window:02d}_r00_c00.safetensors")
-        state = saved["state"].reshape(2, 2, 512, 768)
+    wanted = chain["state_after_1"].astype(np.float32).reshape(2, 4, 512, 768)
+    for window, path in enumerate(states):
+        state = load_file(tmp_path / path)["state"].reshape(2, 2, 512, 768)
         assert np.abs(state - wanted[:, 2 * window : 2 * window + 2]).max() <= 2e-3
-    volume = zarr.open_group(project.results / "volume/volume.zarr", mode="r")["0"][:]
-    assert np.abs(volume.astype(int) - to_grey(wanted)).max() <= 1
 
 
 def archive_of(files):
