@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.geometry import BIN, Rect, Windows
+from teramind.geometry import EMPTY, Rect, Windows
 from teramind.network.spec import NetworkSpec
+from teramind.places import Places
+
+ALL = slice(None)
+"""Every window of a step."""
 
 
 class Batch(NamedTuple):
@@ -24,6 +29,24 @@ class Batch(NamedTuple):
     noise: Tensor
     counts: Tensor
     t: Tensor
+
+
+class WindowSource(Protocol):
+    """What training draws its windows from.
+
+    `batch` is the number of windows of a step, `spec` the network that they fit.
+    """
+
+    batch: int
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The network that the windows fit."""
+        ...
+
+    def __call__(self, step: int, share: slice = ALL) -> Batch:
+        """The windows of `step`, or a share of them; a pure function of both."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,16 @@ class PairedImages:
         return int(self.images.shape[3])
 
 
+class Place(NamedTuple):
+    """Where a window is cut, and how it is turned."""
+
+    y: int
+    x: int
+    window: int
+    turns: int
+    flip: bool
+
+
 class TrainingWindows:
     """Random windows of the training region, each a pure function of (seed, step).
 
@@ -52,8 +85,9 @@ class TrainingWindows:
         spec: the network's architecture.
         edge: aligned patches p along a window's edge.
         batch: windows per step.
-        holdout: rectangle that no window's images touch.
         seed: of places, turns, timesteps and noise.
+        closed: rectangles of the plane that no window touches.
+        part: what the windows are for, in words.
 
     Raises:
         UserError: when images, raster and network do not fit each other, or no window fits.
@@ -66,17 +100,19 @@ class TrainingWindows:
         *,
         edge: int,
         batch: int,
-        holdout: Rect | None,
         seed: int,
+        closed: Iterable[Rect] = (),
+        part: str = "train",
     ) -> None:
         self.pairs, self.spec, self.edge, self.batch, self.seed = pairs, spec, edge, batch, seed
         self.windows = Windows(sections=spec.sections, planes=int(pairs.images.shape[1]))
         self._check_pairs()
-        self.places = self._places(holdout)
+        area = Rect(0, 0, pairs.height, pairs.width)
+        self.places = Places(area, size=self.size, margin=spec.half, closed=closed)
         if not len(self.places):
             raise UserError(
-                f"training: no window of {self.size} pixels fits the images "
-                f"({pairs.height} x {pairs.width}) outside the holdout"
+                f"training: no window of {self.size} pixels fits the {part} part of the images "
+                f"({pairs.height} x {pairs.width})"
             )
 
     @property
@@ -93,35 +129,39 @@ class TrainingWindows:
         ):
             if found != wanted:
                 raise UserError(f"training: {found} {what}, should be {wanted}")
+        if Rect(0, 0, self.pairs.height, self.pairs.width).cut(raster.extent) == EMPTY:
+            raise UserError(
+                f"training: the images ({self.pairs.height} x {self.pairs.width} pixels) and the "
+                f"expression, which covers {tuple(raster.extent)} (y, x, height, width), do not "
+                "overlap"
+            )
+        if raster.pixel_size_um and spec.pixel_size_um not in (None, raster.pixel_size_um):
+            raise UserError(
+                f"training: expression in pixels of {raster.pixel_size_um} um, images and network "
+                f"in pixels of {spec.pixel_size_um} um; they must agree"
+            )
 
-    def _places(self, holdout: Rect | None) -> np.ndarray:
-        """Top-left corners (n, 2) on the bin grid: the shifted patches lie inside the images."""
-        half, size = self.spec.half, self.size
-        ys = np.arange(-half, self.pairs.height + half - size + 1, BIN)
-        xs = np.arange(-half, self.pairs.width + half - size + 1, BIN)
-        places = np.stack(np.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2)
-        if holdout is not None:
-            y, x = places.T
-            away = (y + size <= holdout.y) | (y >= holdout.bottom)
-            away |= (x + size <= holdout.x) | (x >= holdout.right)
-            places = places[away]
-        return places
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of `step`."""
+    def __call__(self, step: int, share: slice = ALL) -> Batch:
+        """The windows of `step`, or a share of them."""
         rng = np.random.default_rng((self.seed, step))
-        cut = [self._window(rng) for _ in range(self.batch)]
+        places = [self._place(rng) for _ in range(self.batch)]
+        size = (self.spec.channels, self.size, self.size)
+        noise = rng.standard_normal((self.batch, *size), dtype=np.float32)
+        t = rng.integers(0, 1000, self.batch)
+        cut = [self._window(place) for place in places[share]]
         image, inside, counts = (
             torch.from_numpy(np.stack(part)) for part in zip(*cut, strict=True)
         )
-        noise = rng.standard_normal(image.shape, dtype=np.float32)
-        t = torch.from_numpy(rng.integers(0, 1000, self.batch))
-        return Batch(image, inside, torch.from_numpy(noise), counts, t)
+        rest = (torch.from_numpy(part[share]) for part in (noise, t))
+        return Batch(image, inside, next(rest), counts, next(rest))
 
-    def _window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        y, x = (int(v) for v in self.places[rng.integers(len(self.places))])
+    def _place(self, rng: np.random.Generator) -> Place:
+        y, x = self.places[int(rng.integers(len(self.places)))]
         window = int(rng.integers(len(self.windows)))
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        return Place(y, x, window, int(rng.integers(4)), bool(rng.integers(2)))
+
+    def _window(self, place: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        y, x, window, turns, flip = place
         image, inside = self._image(y, x, window)
         rect = Rect(y, x, self.size, self.size)
         counts = self.pairs.raster.counts(sections=self.windows.expression(window), rect=rect)

@@ -1,40 +1,31 @@
-"""Real images: read an OME-TIFF of any size, bring it to the network's pixel size, keep as Zarr."""
+"""Real images at the network's pixel size: resampled once, kept as Zarr."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tifffile
 import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
+from teramind.source_image import SourceImage, open_source
 
-_CHUNK = 512
-_LARGEST = 1 << 28
-"""Pixels of a tile that is read at all: beyond any camera's."""
-_WIDEST = 1 << 32
-"""Pixels of a band that is read at one time."""
+_CHUNK = 256
+"""Edge of what is read at least: training windows are small."""
 
+_SHARD = 4096
+"""Edge of a file: a brain of 50 sections makes some 40,000."""
 
-@dataclass(frozen=True)
-class SourceImage:
-    """A lazily read image: array, axes in its order, pixel size in um, channel names."""
+_TILE = 1 << 22
+"""Pixels of the source that are read at once, about."""
 
-    array: Any
-    axes: str
-    pixel_size_um: float
-    channels: tuple[str, ...]
-
-    @property
-    def size(self) -> dict[str, int]:
-        """Length of each axis."""
-        return dict(zip(self.axes, self.array.shape, strict=True))
+WHITE = 255
+"""Grey level of the brightest pixel."""
 
 
 def resample_images(
@@ -45,36 +36,40 @@ def resample_images(
     pixel_size_um: float,
     white: Mapping[str, int] | None = None,
 ) -> None:
-    """Average an OME-TIFF down to `pixel_size_um` and write it as a Zarr array (c, z, y, x).
+    """Bring an image to `pixel_size_um` and write it as a Zarr array (c, z, y, x), uint8.
 
-    Whole blocks of pixels are averaged, so the sizes must be a whole multiple apart (within 1 %);
-    rows and columns that fill no block are cut off. Memory: one band of 512 rows of the result.
+    A pixel of the result is the mean of the image over its area, whatever the ratio of the pixel
+    sizes. Where these are a whole multiple apart, but for less than half a pixel over the image,
+    whole blocks of pixels are averaged, in integers. Rows and columns that fill no pixel are cut
+    off. Memory: a shard of 4096 x 4096 pixels and 4 million pixels of the source.
 
     Args:
-        source: OME-TIFF, uint8, axes any order of C, Z, Y, X.
-        target: Zarr array to make, uint8.
+        source: OME-TIFF or OME-Zarr, uint8 or uint16, axes in any order.
+        target: Zarr array to make.
         stains: channels to take, by name, in this order; nameless channels are taken in turn.
         pixel_size_um: edge of one pixel of the result in um.
         white: grey level of a stain that becomes 255, all below in proportion; by default 255.
 
     Raises:
-        UserError: when the file, its metadata or its size does not fit.
+        UserError: when the file, its metadata, its size or its content does not fit.
     """
-    source = Path(source)
-    if not source.is_file():
-        raise UserError(f"image {source}: no such file")
-    unreadable = f"image {source}: not a readable TIFF"
-    with foreign(unreadable):
-        tiff = tifffile.TiffFile(source)
-    with tiff:
-        with foreign(unreadable):
-            image = _describe(tiff, source)
-        factor = _factor(source, image, pixel_size_um)
-        channels = _channels(source, image, stains)
+    with open_source(Path(source)) as image:
+        levels = dict(zip(image.select(stains), stains, strict=True))
+        if image.array.dtype == np.uint16 and set(stains) - set(white or {}):
+            raise UserError(
+                f"image {source}: uint16; say by reference.white which grey level of each stain "
+                "becomes 255"
+            )
+        scale = _scale(image, pixel_size_um)
         with atomic_path(target) as temporary:
-            levels = [(white or {}).get(stain, 255) for stain in stains]
-            white_of = dict(zip(channels, levels, strict=True))
-            _write(image, temporary, white_of, factor, unreadable=unreadable)
+            for stain, limit in _write(
+                image, temporary, {c: (white or {}).get(s, WHITE) for c, s in levels.items()}, scale
+            ):
+                if limit[0] == limit[1]:
+                    raise UserError(
+                        f"image {source}: {levels[stain]} is constant, grey level {limit[0]} "
+                        "everywhere"
+                    )
 
 
 def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
@@ -90,145 +85,115 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
     return images
 
 
-def _describe(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
-    if not tiff.ome_metadata:
-        raise UserError(f"image {path}: carries no OME metadata; not an OME-TIFF, or truncated")
-    image = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-    pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
-    _require_planes(tiff, pixels, path)
-    series = tiff.series[0]
-    if series.kind != "ome":
-        raise UserError(f"image {path}: its OME metadata do not fit its pages; write it again")
-    if series.dtype != np.uint8 or not {"Y", "X"} <= set(series.axes) <= set("CZYX"):
-        raise UserError(
-            f"image {path}: {series.dtype} with axes {series.axes}; needs uint8 of CZYX"
-        )
-    _check_whole(series, path)
-    channel = pixels.get("Channel", [])
-    names = [str(c.get("Name", "")) for c in (channel if isinstance(channel, list) else [channel])]
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
-    return SourceImage(array, series.axes, _pixel_size_um(pixels, path), tuple(names))
-
-
-def _require_planes(tiff: tifffile.TiffFile, pixels: dict[str, Any], path: Path) -> None:
-    """Refuse metadata that claim more planes than there are pages, before any is looked for."""
-    first: Any = tiff.pages.first
-    claimed = math.prod(int(pixels[f"Size{axis}"]) for axis in "CZT") // first.samplesperpixel
-    size = int(pixels["SizeY"]), int(pixels["SizeX"])
-    if size != first.shape[:2]:
-        raise UserError(
-            f"image {path}: its OME metadata say {size[0]} x {size[1]} pixels, its pages hold "
-            f"{' x '.join(map(str, first.shape))}; write it again"
-        )
-    if claimed > len(tiff.pages):
-        raise UserError(
-            f"image {path}: its OME metadata name {claimed:,} planes, the file has "
-            f"{len(tiff.pages)}; give one file that holds them all"
-        )
-
-
-def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Refuse a file that ends before its data; some codecs would fill in what is missing."""
-    for page in series.pages:
-        if page is None or _end(page) > page.parent.filehandle.size:
-            raise UserError(f"image {path}: truncated, its data reach beyond the end of the file")
-        if Path(page.parent.filehandle.path).resolve() != path.resolve():
-            raise UserError(
-                f"image {path}: its planes are in {page.parent.filehandle.name}; give one file "
-                "that holds them all"
-            )
-        tile = page.keyframe.chunks if page.keyframe else ()
-        if math.prod(tile) > _LARGEST:
-            raise UserError(f"image {path}: tiles of {tile} pixels are too large")
-
-
-def _end(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
-    """First byte of the file after the page's data."""
-    return max(a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-
-
-def _pixel_size_um(pixels: dict[str, Any], path: Path) -> float:
-    """Edge of a pixel from the OME `Pixels` element."""
-    sizes: set[Any] = {pixels.get(f"PhysicalSize{axis}") for axis in "YX"}
-    units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "YX"}
-    if len(sizes) != 1 or None in sizes or units != {"µm"}:
-        raise UserError(
-            f"image {path}: its OME metadata must give PhysicalSizeX and PhysicalSizeY, equal and "
-            "in um"
-        )
-    (size,) = sizes
-    if not isinstance(size, int | float) or not 0 < size < math.inf:
-        raise UserError(f"image {path}: pixels of {size} um; must be a finite number above 0")
-    return float(size)
-
-
-def _factor(path: Path, image: SourceImage, want: float) -> int:
-    """Pixels of the image along one pixel of `want` um."""
-    have = image.pixel_size_um
-    factor = max(round(min(want / have, _LARGEST)), 1)
-    if abs(factor * have / want - 1) > 0.01:
-        raise UserError(
-            f"image {path}: pixels of {have} um do not average to {want} um; "
-            f"the nearest pixel size that fits is {factor * have:.5g} um"
-        )
-    if factor > min(image.size["Y"], image.size["X"]):
-        raise UserError(f"image {path}: smaller than one pixel of {want} um")
-    if min(_CHUNK * factor, image.size["Y"]) * image.size["X"] > _WIDEST:
-        raise UserError(
-            f"image {path}: {image.size['X']} columns of {have} um are too many to "
-            f"average {factor} of them to a pixel of {want} um"
-        )
-    return factor
-
-
-def _channels(path: Path, image: SourceImage, stains: Sequence[str]) -> list[int]:
-    """Index of each stain's channel."""
-    count = image.size.get("C", 1)
-    if not any(image.channels) and count == len(stains):
-        return list(range(count))
-    missing = [s for s in stains if s not in image.channels]
-    if missing:
-        raise UserError(
-            f"image {path}: no channel named {missing[0]}; its {count} channels are named "
-            f"{list(image.channels)}"
-        )
-    return [image.channels.index(s) for s in stains]
+def _scale(image: SourceImage, want: float) -> float:
+    """Pixels of the image along one pixel of `want` um; whole where that is what is meant."""
+    scale = want / image.pixel_size_um
+    shortest, longest = sorted((image.size["Y"], image.size["X"]))
+    whole = round(scale)
+    if whole and abs(longest / scale - longest / whole) < 0.5:
+        scale = float(whole)
+    if shortest < scale:
+        raise UserError(f"image {image.path}: smaller than one pixel of {want} um")
+    return scale
 
 
 def _write(
-    image: SourceImage, target: Path, white: dict[int, int], factor: int, *, unreadable: str
-) -> None:
-    """Write the channels that are keys of `white`, in that order."""
+    image: SourceImage, target: Path, white: dict[int, int], scale: float
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Write the channels that are keys of `white`; yield each with its least and largest level."""
     size = image.size
-    height, width = size["Y"] // factor, size["X"] // factor
+    height, width = (math.floor(size[axis] / scale + 1e-6) for axis in "YX")
+    chunk = [min(_CHUNK, n) for n in (height, width)]
+    shard = [min(_SHARD, -(-n // c) * c) for n, c in zip((height, width), chunk, strict=True)]
     out = zarr.create_array(
         target,
         shape=(len(white), size.get("Z", 1), height, width),
-        chunks=(1, 1, min(_CHUNK, height), min(_CHUNK, width)),
+        chunks=(1, 1, *chunk),
+        shards=(1, 1, *shard),
         dtype="uint8",
+        compressors=ZstdCodec(level=1),
     )
     for c, (channel, level) in enumerate(white.items()):
+        least, largest = 255, 0
         for z in range(out.shape[1]):
-            for y in range(0, height, _CHUNK):
-                rows = slice(y * factor, min(y + _CHUNK, height) * factor)
-                place = {"C": channel, "Z": z, "Y": rows, "X": slice(0, width * factor)}
-                with foreign(unreadable):
-                    band = np.asarray(image.array[tuple(place[axis] for axis in image.axes)])
-                out[c, z, y : y + _CHUNK] = _block_mean(
-                    _rows_first(band, image.axes), factor, level
-                )
+            for y, bottom in _steps(height, shard[0]):
+                for x, right in _steps(width, shard[1]):
+                    part = _resampled(image, channel, z, (y, bottom, x, right), scale, level)
+                    out[c, z, y:bottom, x:right] = part
+                    least, largest = min(least, int(part.min())), max(largest, int(part.max()))
+        yield channel, (least, largest)
 
 
-def _rows_first(band: np.ndarray, axes: str) -> np.ndarray:
-    """The band as (y, x) whichever of the two the file stores first."""
-    return band if axes.index("Y") < axes.index("X") else band.T
+def _steps(length: int, step: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + step, length)) for start in range(0, length, step))
 
 
-def _block_mean(pixels: np.ndarray, factor: int, white: int) -> np.ndarray:
-    """255/white times the mean over factor x factor blocks, rounded half up; uint8 in and out."""
-    height, width = pixels.shape
-    blocks = pixels.reshape(height // factor, factor, width // factor, factor)
+def _resampled(
+    image: SourceImage,
+    channel: int,
+    z: int,
+    box: tuple[int, int, int, int],
+    scale: float,
+    white: int,
+) -> NDArray[np.uint8]:
+    """Pixels of the result in (top, bottom, left, right), read in tiles."""
+    top, bottom, left, right = box
+    made = np.empty((bottom - top, right - left), np.uint8)
+    edge = max(int(math.sqrt(_TILE) / scale), 1)
+    mean = _block_mean if scale.is_integer() else _area_mean
+    for y, below in _steps(bottom - top, edge):
+        for x, beside in _steps(right - left, edge):
+            ys, xs = (top + y, top + below), (left + x, left + beside)
+            rows, columns = (_under(span, scale) for span in (ys, xs))
+            pixels = image.read(channel, z, rows, columns)
+            made[y:below, x:beside] = mean(pixels, ys, xs, scale, white)
+    return made
+
+
+def _under(span: tuple[int, int], scale: float) -> slice:
+    """Pixels of the source that pixels [a, b) of the result touch."""
+    return slice(math.floor(span[0] * scale), math.ceil(span[1] * scale - 1e-6))
+
+
+def _block_mean(
+    pixels: NDArray[np.integer],
+    ys: tuple[int, int],
+    xs: tuple[int, int],
+    scale: float,
+    white: int,
+) -> NDArray[np.uint8]:
+    """255/white times the mean over whole blocks, rounded half up, in integers."""
+    factor = int(scale)
+    blocks = pixels.reshape(ys[1] - ys[0], factor, xs[1] - xs[0], factor)
     total = blocks.sum(axis=(1, 3), dtype=np.uint64)
     whole = np.uint64(white * factor**2)
-    grey = (np.uint64(2 * 255) * total + whole) // (np.uint64(2) * whole)
-    return np.minimum(grey, 255).astype(np.uint8)
+    grey = (np.uint64(2 * WHITE) * total + whole) // (np.uint64(2) * whole)
+    return np.minimum(grey, WHITE).astype(np.uint8)
+
+
+def _area_mean(
+    pixels: NDArray[np.integer],
+    ys: tuple[int, int],
+    xs: tuple[int, int],
+    scale: float,
+    white: int,
+) -> NDArray[np.uint8]:
+    """255/white times the mean over the area of each pixel, rounded half up."""
+    means = pixels.astype(np.float64)
+    for axis, span in enumerate((ys, xs)):
+        edges = np.arange(span[0], span[1] + 1) * scale - math.floor(span[0] * scale)
+        means = _mean_between(means, np.clip(edges, 0, means.shape[axis]), axis)
+    return np.clip(np.floor(means * (WHITE / white) + 0.5), 0, WHITE).astype(np.uint8)
+
+
+def _mean_between(
+    values: NDArray[np.float64], edges: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    """Mean of a step function between edges, in units of its steps, along an axis."""
+    moved = np.moveaxis(values, axis, 0)
+    sums = np.concatenate([np.zeros_like(moved[:1]), np.cumsum(moved, 0)])
+    below = np.minimum(edges.astype(int), len(moved) - 1)
+    part = (edges - below).reshape(-1, *[1] * (moved.ndim - 1))
+    integral = sums[below] + part * moved[below]
+    widths = np.diff(edges).reshape(part[1:].shape)
+    return np.moveaxis(np.diff(integral, axis=0) / widths, 0, axis)

@@ -46,6 +46,8 @@ def write_provenance(config: Config, path: Path, *, project: Path) -> None:
     inputs = [config.expression.source, config.network.checkpoint]
     if config.reference:
         inputs.append(config.reference.images)
+    if config.trains and config.train and config.train.start:
+        inputs.append(config.train.start)
     record: dict[str, Any] = {
         "identity": config.identity(),
         "config": config.model_dump(mode="json"),

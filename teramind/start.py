@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from teramind.dataset import Batch, TrainingWindows
+from teramind.dataset import Batch, WindowSource
 from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patches, worth_learning
+from teramind.errors import UserError
+from teramind.files import digest
 from teramind.network import Network
 from teramind.network.initial import Readout, has_room, start_as_copy, wake_genes
 from teramind.schedule import TRAINING_STEPS
@@ -17,31 +19,51 @@ FIRST, BATCHES = 10**9, 32
 """First and number of the batches that are measured: beyond any training step."""
 
 LEAST_SPREAD = 0.02
-"""Standard deviation below which a stain's images count as constant."""
+"""Standard deviation taken for images that vary less."""
+
+CONSTANT = 1e-9
+"""Variance below which a stain's images are constant but for rounding."""
 
 
-def calibration(windows: TrainingWindows) -> Iterator[Batch]:
+def calibration(windows: WindowSource, batches: int = BATCHES) -> Iterator[Batch]:
     """Batches that training does not use, their timesteps spread over the run."""
-    for k in range(BATCHES):
-        t = (2 * k + 1) * TRAINING_STEPS // (2 * BATCHES)
+    for k in range(batches):
+        t = (2 * k + 1) * TRAINING_STEPS // (2 * batches)
         batch = windows(FIRST + k)
         yield batch._replace(t=worth_learning(torch.full_like(batch.t, t)))
 
 
-def image_spread(windows: TrainingWindows, stains: int) -> Tensor:
-    """Standard deviation of each stain's images in [-1, 1], (stains,)."""
-    moments = torch.zeros(3, stains, dtype=torch.float64)
+def fingerprint(windows: WindowSource) -> str:
+    """A digest of some windows: it differs between data sets, splits, sizes and seeds."""
+    return digest(b"".join(part.numpy().tobytes() for part in windows(FIRST)))
+
+
+def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
+    """Standard deviation of each stain's images in [-1, 1], (stains,).
+
+    Raises:
+        UserError: when a stain is constant, or no window holds a molecule.
+    """
+    moments, molecules = torch.zeros(3, len(stains), dtype=torch.float64), 0.0
     for batch in calibration(windows):
-        image = batch.image.unflatten(1, (stains, -1)).double()
+        image = batch.image.unflatten(1, (len(stains), -1)).double()
         inside = batch.inside[:, None].expand_as(image)
         powers = (inside, image * inside, image.square() * inside)
         moments += torch.stack([power.sum((0, 2, 3, 4)).double() for power in powers])
+        molecules += float(batch.counts.sum())
     pixels, total, squares = moments
     variance = squares / pixels - (total / pixels).square()
+    for stain, found in zip(stains, variance.tolist(), strict=True):
+        if found < CONSTANT:
+            raise UserError(f"training: the images of {stain} are constant; nothing to learn")
+    if not molecules:
+        raise UserError(
+            "training: no molecule lies under the images; images and expression do not overlap"
+        )
     return variance.clamp(min=LEAST_SPREAD**2).sqrt().float()
 
 
-def set_starting_weights(network: Network, windows: TrainingWindows, spread: Tensor) -> None:
+def set_starting_weights(network: Network, windows: WindowSource, spread: Tensor) -> None:
     """Give a new network the weights of `network.initial`; small ones only audible genes."""
     counts = [batch.counts.flatten(0, 1) for batch in calibration(windows)]
     wake_genes(network, torch.cat(counts))
@@ -51,7 +73,7 @@ def set_starting_weights(network: Network, windows: TrainingWindows, spread: Ten
 
 
 @torch.no_grad()
-def _fit_readout(network: Network, windows: TrainingWindows, spread: Tensor) -> None:
+def _fit_readout(network: Network, windows: WindowSource, spread: Tensor) -> None:
     patch, half = network.spec.patch, network.spec.half
     readout = Readout(network)
     read: list[Tensor] = []

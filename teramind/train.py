@@ -1,62 +1,40 @@
-"""Learn a checkpoint from paired images and expression, in one process.
+"""Learn a checkpoint from paired images and expression, in one process or in many.
 
-Every step's batch is a pure function of (seed, step), so a run that was killed and started again
-sees the same sequence.
+A step's windows are a pure function of (seed, step). They are computed in pieces, and dropout is
+seeded by step and piece. So a run that was killed and started again sees the same sequence, and so
+do any number of processes that together have the same number of pieces.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from teramind.dataset import Batch, TrainingWindows
+from teramind.ahead import Ahead
+from teramind.average import Average
+from teramind.dataset import Batch, WindowSource
 from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
-from teramind.files import atomic_path
-from teramind.losses import write_losses
-from teramind.network import Network, NetworkSpec, save_network
-from teramind.network.initial import copy_weights, fix_copy, has_room
-from teramind.start import image_spread, set_starting_weights
+from teramind.interruption import interruption
+from teramind.losses import progress_line
+from teramind.network import Network, NetworkSpec
+from teramind.network.initial import carries_copy, fix_copy
+from teramind.parallel import Team
+from teramind.rate import TrainSettings, rate_at
+from teramind.resume import read_state, write_state
+from teramind.start import fingerprint, image_spread, set_starting_weights
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; see the `train` section of the config for the meaning of each."""
-
-    steps: int
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    clip: float = 1.0
-    ema: float = 0.999
-    loss: str = "shifted"
-    dropout: float = 0.1
-    seed: int = 0
-    save_minutes: float = 5.0
-
-
-class Average:
-    """Exponential moving average of a network's weights, warmed up over the first steps."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-    def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the current weights after `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in network.state_dict().items():
-            self.weights[key].lerp_(value, 1 - decay)
+HALVINGS = 16
+"""How often float16 may halve the scale of its gradients, 65536 at first, on top of that."""
 
 
 class Trainer:
@@ -64,49 +42,86 @@ class Trainer:
 
     Args:
         spec: what to train.
-        windows: batch of each step.
+        windows: those of each step.
         settings: how.
-        folder: where the resumable state and the loss table live.
+        folder: where the resumable states live.
+        start: network whose weights to start from; by default those of `teramind.start`.
+        team: the processes that train together.
+        watch: called by the first process whenever a state is about to be saved.
     """
 
     def __init__(
-        self, spec: NetworkSpec, windows: TrainingWindows, settings: TrainSettings, folder: Path
+        self,
+        spec: NetworkSpec,
+        windows: WindowSource,
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        start: Network | None = None,
+        team: Team | None = None,
+        watch: Callable[[Trainer], None] | None = None,
     ) -> None:
-        self.spec, self.windows = spec, windows
-        self.settings, self.folder = settings, folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        saved = self._read_state()
-        self.spread = (saved["spread"] if saved else image_spread(windows, len(spec.stains))).to(
-            self.device
-        )
-        self.network = self._start(fresh=not saved).to(self.device)
+        self.spec, self.windows, self.watch = spec, windows, watch
+        self.settings, self.folder, self.team = settings, folder, team or Team()
+        self.device = self.team.device
+        self.pieces = self._shares()
+        self.same = {"network": spec.to_dict(), "data set": fingerprint(windows)}
+        saved = read_state(folder, self.same, self.device)
+        spread = saved["spread"] if saved else image_spread(windows, spec.stains)
+        self.spread = spread.to(self.device)
+        given = saved.get("weights") or (start.state_dict() if start else None)
+        self.network = self._network(given).to(self.device)
         self.average = Average(self.network, settings.ema)
-        self.optimiser = torch.optim.Adam(self._trained(), lr=settings.learning_rate)
-        self.step, self.skipped = 0, 0
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, lr=settings.learning_rate)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.step, self.skipped, self.lost = 0, 0, 0
         self.losses: list[tuple[int, float]] = []
+        self.validation: list[tuple[int, float]] = []
         folder.mkdir(parents=True, exist_ok=True)
         if saved:
             self._resume(saved)
+        self.first = self.step
+        self.team.spread([self.spread, *self.network.state_dict().values()])
 
     @property
-    def state_path(self) -> Path:
-        """The resumable state."""
-        return self.folder / "state.pt"
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.settings.steps
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the arithmetic; weights and gradients are float32."""
+        named = {"auto": "bfloat16" if self.device.type == "cuda" else "float32"}
+        asked = self.settings.precision
+        found: torch.dtype = getattr(torch, named.get(asked, asked))
+        return found
 
     def run(self) -> Network:
-        """Train to the last step and return the averaged network."""
+        """Train to the last step, or until the job has to end; return the averaged network."""
         saved = started = time.monotonic()
-        first = self.step
+        interrupted = False
+        cut = Ahead(self._cut) if self.device.type == "cuda" else self._cut
         self.network.train()
-        while self.step < self.settings.steps:
-            self._train_step(self.windows(self.step))
-            now = time.monotonic()
-            if self.step % 20 == 0:
-                self._report((now - started) / (self.step - first))
-            if now - saved > 60 * self.settings.save_minutes:
+        with interruption(self.settings.minutes) as end:
+            while not (self.finished or interrupted):
+                interrupted = self._train_step(cut(self.step), end.due)
+                now = time.monotonic()
+                if self.step % 20 == 0:
+                    self._report((now - started) / (self.step - self.first))
+                if now - saved > 60 * self.settings.save_minutes and not self.finished:
+                    self._look_and_save()
+                    saved = now
+            if self.finished:
+                self._look_and_save()
+            elif self.team.leads:
                 self.save()
-                saved = now
-        self.save()
+            self.team.wait()
+            if end.asked and not self.finished:
+                raise UserError(
+                    f"training: asked to end at step {self.step} of {self.settings.steps}; all is "
+                    "saved, the same command goes on"
+                )
         return self.averaged()
 
     def averaged(self) -> Network:
@@ -117,151 +132,128 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resumable state, whole or not at all."""
-        state = {
+        state = self.same | {
             "step": self.step,
             "skipped": self.skipped,
+            "lost": self.lost,
             "losses": self.losses,
-            "spec": self.spec.to_dict(),
+            "validation": self.validation,
             "spread": self.spread,
-            "network": self.network.state_dict(),
+            "weights": self.network.state_dict(),
             "average": self.average.weights,
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
-        with atomic_path(self.state_path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.folder, state, keep=self.settings.keep)
 
-    def _start(self, *, fresh: bool) -> Network:
-        """The network on the CPU, at its starting weights if it is `fresh`."""
-        torch.manual_seed(self.settings.seed)
-        network = Network(self.spec)
-        for module in network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = self.settings.dropout
-        if fresh:
-            set_starting_weights(network, self.windows, self.spread)
-        if has_room(network):
-            fix_copy(network)
-        return network
-
-    def _trained(self) -> list[nn.Parameter]:
-        """The parameters that are not fixed from the start."""
-        return [p for p in self.network.parameters() if p.requires_grad]
-
-    def _read_state(self) -> dict[str, Any]:
-        """The saved state of this network, empty if there is none."""
-        if not self.state_path.exists():
-            return {}
-        try:
-            state: dict[str, Any] = torch.load(
-                self.state_path, map_location=self.device, weights_only=True
-            )
-            spec, _ = state["spec"], state["spread"]
-        except Exception as error:  # torch raises many kinds on broken files
-            line = str(error).partition("\n")[0]
-            raise UserError(
-                f"training state {self.state_path}: not readable ({line}); remove it to start anew"
-            ) from None
-        if spec != self.spec.to_dict():
-            raise UserError(
-                f"training state {self.state_path}: belongs to another network; "
-                "train into another folder or remove it"
-            )
-        return state
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.average.weights = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.skipped = state["step"], state["skipped"]
-        self.losses = [tuple(row) for row in state["losses"]]
-
-    def _train_step(self, batch: Batch) -> None:
-        torch.manual_seed((self.settings.seed << 32) + self.step)  # of the dropout
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * rate_at(self.step, self.settings)
-        loss = self._loss(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-            self.average.update(self.network, self.step)
-            self.skipped = 0
-        else:
-            self.skipped += 1
-        if self.skipped >= SKIPPED_IN_A_ROW:
-            raise UserError(
-                f"training: {self.skipped} steps in a row up to step {self.step} had non-finite "
-                "gradients; lower train.learning_rate"
-            )
-        self.losses.append((self.step, loss.item()))
-        self.step += 1
-
-    def _loss(self, batch: Batch) -> Tensor:
-        published = self.settings.loss == "published"
-        if not published:
-            batch = batch._replace(t=worth_learning(batch.t))
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Training loss of windows at their timesteps under the settings."""
         moved = Batch(*(part.to(self.device) for part in batch))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        published = self.settings.loss == "published"
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if lower else None, enabled=lower):
             return window_loss(
-                self.network,
+                network,
                 **moved._asdict(),
                 outside=0.0 if published else OUTSIDE,
                 aligned=published,
                 weight=None if published else balanced_weight(moved.t, self.spread),
             )
 
+    def _shares(self) -> range:
+        """Numbers of the pieces of a step that this process computes."""
+        count, batch = self.team.size * self.settings.accumulate, self.windows.batch
+        if batch % count:
+            raise UserError(
+                f"training: {batch} windows a step cannot be shared by {self.team.size} processes "
+                f"x {self.settings.accumulate} pieces; train.batch must be a multiple of {count}"
+            )
+        return range(self.team.rank, count, self.team.size)
+
+    def _cut(self, step: int) -> list[Batch]:
+        """This process's pieces of a step's windows."""
+        count = self.team.size * self.settings.accumulate
+        if count == 1:
+            return [self.windows(step)]
+        size = self.windows.batch // count
+        return [self.windows(step, slice(k * size, (k + 1) * size)) for k in self.pieces]
+
+    def _network(self, weights: dict[str, Tensor] | None) -> Network:
+        """The network on the CPU, without `weights` at those of `teramind.start`."""
+        torch.manual_seed(self.settings.seed)
+        network = Network(self.spec)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = self.settings.dropout
+        if weights:
+            network.load_state_dict(weights)
+        else:
+            set_starting_weights(network, self.windows, self.spread.cpu())
+        if carries_copy(network):
+            fix_copy(network)
+        return network
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.average.weights = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step, self.skipped, self.lost = state["step"], state["skipped"], state["lost"]
+        self.losses = [tuple(row) for row in state["losses"]]
+        self.validation = [tuple(row) for row in state["validation"]]
+
+    def _train_step(self, batches: list[Batch], end: bool) -> bool:
+        """Take one step; return whether any process has to end."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * rate_at(self.step, self.settings)
+        self.optimiser.zero_grad(set_to_none=True)
+        total, ends = torch.zeros(1, device=self.device), torch.full((1,), float(end))
+        ends, count = ends.to(self.device), self.team.size * self.settings.accumulate
+        for piece, batch in zip(self.pieces, batches, strict=True):
+            torch.manual_seed((self.settings.seed << 32) + (piece << 24) + self.step)  # of dropout
+            loss = self.loss(self.network, self._at_learned_timesteps(batch)) / count
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        self.team.add_up([*gradients, total, ends])
+        self._update()
+        self.losses.append((self.step, total.item()))
+        self.step += 1
+        return ends.item() > 0
+
+    def _at_learned_timesteps(self, batch: Batch) -> Batch:
+        """The windows at the timesteps that are worth learning; as they are if published."""
+        if self.settings.loss == "published":
+            return batch
+        return batch._replace(t=worth_learning(batch.t))
+
+    def _update(self) -> None:
+        """Move the weights along the gradients unless these are not finite."""
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
+        if torch.isfinite(norm):
+            self.scaler.step(self.optimiser)
+            self.average.update(self.network, self.step)
+            self.skipped = 0
+        else:
+            self.skipped, self.lost = self.skipped + 1, self.lost + 1
+        self.scaler.update()
+        if self.skipped >= SKIPPED_IN_A_ROW + HALVINGS * self.scaler.is_enabled():
+            raise UserError(
+                f"training: {self.skipped} steps in a row up to step {self.step} had non-finite "
+                "gradients; lower train.learning_rate"
+            )
+
+    def _look_and_save(self) -> None:
+        if not self.team.leads:
+            return
+        if self.watch:
+            self.watch(self)
+        self.save()
+
     def _report(self, seconds_per_step: float) -> None:
-        recent = [loss for _, loss in self.losses[-100:]]
-        left = (self.settings.steps - self.step) * seconds_per_step
-        print(
-            f"step {self.step}/{self.settings.steps}  loss {sum(recent) / len(recent):.4f}  "
-            f"{self.windows.batch / seconds_per_step:.2f} windows/s  {left / 60:.0f} min left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def rate_at(step: int, settings: TrainSettings) -> float:
-    """Learning rate at `step` as a part of the full one: linear warm-up, then cosine to 5 %."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return 0.05 + 0.95 * (1 + math.cos(math.pi * min(progress, 1))) / 2
-
-
-def train(
-    *,
-    spec: NetworkSpec,
-    windows: TrainingWindows,
-    settings: TrainSettings,
-    folder: Path,
-    checkpoint: Path,
-    loss_table: Path,
-    loss_picture: Path,
-    record: dict[str, Any],
-    licence: str | None,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Train (or go on training) and write the checkpoint, the loss table and its picture.
-
-    Args:
-        spec: what to train.
-        windows: batch of each step.
-        settings: how.
-        folder: where the resumable state lives.
-        checkpoint: safetensors to write.
-        loss_table: CSV to write.
-        loss_picture: PNG to write.
-        record: how the weights were made, JSON-ready; the checkpoint's `spec.training`.
-        licence: of the weights; the checkpoint's `spec.licence`.
-        dtype: how the weights are stored.
-
-    Raises:
-        UserError: when the folder holds the state of another network, or training diverges.
-    """
-    trainer = Trainer(spec, windows, settings, folder)
-    network = trainer.run()
-    write_losses(trainer.losses, loss_table, loss_picture)
-    network.spec = dataclasses.replace(spec, training=record, licence=licence)
-    save_network(network, checkpoint, dtype=dtype, exact=copy_weights(network))
+        if not self.team.leads:
+            return
+        line = progress_line(self.losses, self.settings.steps, self.windows.batch, seconds_per_step)
+        skipped = f"  {self.lost} steps skipped" if self.lost else ""
+        print(line + skipped, file=sys.stderr, flush=True)

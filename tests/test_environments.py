@@ -75,7 +75,7 @@ def rules():
     """(rule, its directives -> text) of all rule files; generated rules have the name generate."""
     for path in RULES:
         for text in re.split(r"^ *rule\b", path.read_text(), flags=re.M)[1:]:
-            name = re.match(r" ?(\w*)", text)[1] or "generate"
+            name = re.match(r" ?(\w*)", text)[1] or re.search(r'name:\s+f?"([a-z]+)', text)[1]
             indent = re.search(r"^( +)log:", text, re.M)[1]
             parts = re.split(rf"^{indent}(\w+):", text, flags=re.M)
             yield name, dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -69,7 +69,7 @@ def test_pixels_are_the_means_of_whole_blocks(tmp_path_factory, factor, height, 
 
 
 @settings(max_examples=15, deadline=None)
-@given(factor=st.integers(1, 4), white=st.integers(1, 255))
+@given(factor=st.integers(1, 4), white=st.integers(140, 255))
 def test_the_white_level_becomes_255_and_the_rest_is_in_proportion(tmp_path_factory, factor, white):
     a = pixels(2, 2, 40, 50)
     source = write(tmp_path_factory.mktemp("white") / "a.ome.tif", a)
@@ -129,10 +129,17 @@ def test_an_absent_channel_is_refused(tmp_path):
 
 
 def test_pixels_that_are_no_square_in_um_are_refused(tmp_path):
-    a, needed = pixels(2, 1, 40, 60), "must give PhysicalSizeX and PhysicalSizeY, equal and in um"
+    a = pixels(2, 1, 40, 60)
+    needed = "must give PhysicalSizeX and PhysicalSizeY, equal and with a unit of length"
     assert refusal(write(tmp_path / "a.ome.tif", a, pixel_um=None)).endswith(needed)
     assert refusal(write(tmp_path / "b.ome.tif", a, PhysicalSizeXUnit="nm")).endswith(needed)
     assert refusal(write(tmp_path / "c.ome.tif", a, PhysicalSizeY=0.6)).endswith(needed)
+
+
+def test_lengths_come_in_other_units(tmp_path):
+    a, units = pixels(2, 1, 40, 60), {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+    source = write(tmp_path / "a.ome.tif", a, pixel_um=500, **units)
+    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
 
 
 def test_an_image_without_ome_metadata_is_refused(tmp_path):
@@ -140,13 +147,45 @@ def test_an_image_without_ome_metadata_is_refused(tmp_path):
     assert "no OME metadata" in refusal(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize(("wanted", "nearest"), [(0.7, 0.5), (0.25, 0.5), (1.3, 1.5)])
-def test_a_pixel_size_that_is_no_multiple_is_refused(tmp_path, wanted, nearest):
-    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60))
-    assert refusal(source, pixel_size_um=wanted).endswith(f"that fits is {nearest} um")
+@settings(max_examples=25, deadline=None)
+@given(
+    scale=st.floats(0.3, 5),
+    height=st.integers(8, 60),
+    width=st.integers(8, 60),
+    z=st.integers(1, 2),
+)
+def test_any_pixel_size_is_the_mean_over_the_area(tmp_path_factory, scale, height, width, z):
+    a = pixels(1, z, height, width)
+    source = write(tmp_path_factory.mktemp("area") / "a.ome.tif", a, names=None)
+    found = resample(source, stains=("DAPI",), pixel_size_um=0.5 * scale)
+    whole = round(scale)
+    longest = max(height, width)
+    if whole and abs(longest / scale - longest / whole) < 0.5:
+        scale = whole
+    expected = overlaps(height, scale) @ a @ overlaps(width, scale).T / scale**2
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 0.5 + 1e-6
 
 
-def test_a_pixel_size_within_a_percent_of_a_multiple_is_taken(tmp_path):
+def overlaps(length, scale):
+    """Length that pixel j of the image shares with pixel i of the result, (i, j)."""
+    n = int(np.floor(length / scale + 1e-6))
+    low, high = np.arange(n)[:, None] * scale, np.arange(1, n + 1)[:, None] * scale
+    j = np.arange(length)
+    return np.clip(np.minimum(high, j + 1) - np.maximum(low, j), 0, None)
+
+
+def test_tiles_of_any_pixel_size_join(tmp_path, monkeypatch):
+    a = pixels(1, 1, 300, 420)
+    source = write(tmp_path / "a.ome.tif", a, names=None)
+    whole = resample(source, stains=("DAPI",), pixel_size_um=0.77)
+    (tmp_path / "again").mkdir()
+    monkeypatch.setattr("teramind.images._TILE", 50**2)
+    again = write(tmp_path / "again" / "a.ome.tif", a, names=None)
+    np.testing.assert_array_equal(resample(again, stains=("DAPI",), pixel_size_um=0.77), whole)
+
+
+def test_a_pixel_size_that_drifts_by_less_than_half_a_pixel_counts_as_whole(tmp_path):
     a = pixels(2, 1, 40, 60)
     source = write(tmp_path / "a.ome.tif", a)
     np.testing.assert_array_equal(resample(source, pixel_size_um=0.995), block_mean(a, 2))
@@ -157,14 +196,72 @@ def test_an_image_smaller_than_a_pixel_is_refused(tmp_path):
     assert refusal(source, pixel_size_um=25).endswith("smaller than one pixel of 25 um")
 
 
-def test_sixteen_bits_are_refused(tmp_path):
-    source = write(tmp_path / "a.ome.tif", pixels(2, 1, 40, 60, dtype=np.uint16))
-    assert "uint16 with axes CYX; needs uint8" in refusal(source)
+def test_sixteen_bits_need_a_white_level(tmp_path):
+    a = pixels(2, 1, 40, 60).astype(np.uint16) * 100
+    source = write(tmp_path / "a.ome.tif", a)
+    assert "say by reference.white" in refusal(source, white={"DAPI": 25500})
+    found = resample(source, white={"DAPI": 25500, "PolyT": 25500})
+    np.testing.assert_array_equal(found, block_mean(a // 100, 2))
+
+
+def test_constant_images_are_refused(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    a[1] = 7
+    source = write(tmp_path / "a.ome.tif", a)
+    assert refusal(source).endswith("PolyT is constant, grey level 7 everywhere")
+
+
+def write_zarr(path, a, *, version, axes="czyx", step=0.5, unit="micrometer", names=STAINS):
+    """An OME-Zarr of NGFF 0.4 or 0.5 with two levels."""
+    group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2)
+    for level in range(2):
+        part = a[..., :: 2**level, :: 2**level]
+        group.create_array(str(level), data=part, chunks=(*[1] * (a.ndim - 2), 16, 16))
+    levels = [
+        {
+            "path": str(k),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [1.0] * (a.ndim - 2) + [step * 2**k] * 2}
+            ],
+        }
+        for k in range(2)
+    ]
+    described = [
+        {"name": n, "type": "space", "unit": unit} if n in "zyx" else {"name": n} for n in axes
+    ]
+    found = {"multiscales": [{"version": version, "axes": described, "datasets": levels}]}
+    if names:
+        found["omero"] = {"channels": [{"label": name} for name in names]}
+    group.attrs.update({"ome": found} if version == "0.5" else found)
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_ome_zarr_is_read_like_ome_tiff(tmp_path, version):
+    a = pixels(2, 3, 40, 60)
+    found = resample(write_zarr(tmp_path / "a.zarr", a, version=version), stains=("PolyT", "DAPI"))
+    np.testing.assert_array_equal(found, block_mean(a[::-1], 2))
+
+
+def test_ome_zarr_may_have_one_time_point(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    source = write_zarr(tmp_path / "a.zarr", a[None], version="0.4", axes="tczyx")
+    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
+    more = np.repeat(a[None], 2, 0)
+    source = write_zarr(tmp_path / "b.zarr", more, version="0.4", axes="tczyx")
+    assert refusal(source).endswith("has 2 time points; needs one")
+
+
+def test_other_zarr_is_refused(tmp_path):
+    zarr.create_group(tmp_path / "a.zarr")
+    assert "not an OME-Zarr image" in refusal(tmp_path / "a.zarr")
+    source = write_zarr(tmp_path / "b.zarr", pixels(2, 1, 40, 60), version="0.5", unit="pixel")
+    assert "equal and with a unit of length" in refusal(source)
 
 
 def test_colours_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.ome.tif", pixels(40, 60, 3), ome=True, photometric="rgb")
-    assert "uint8 with axes YXS; needs uint8 of CZYX" in refusal(tmp_path / "a.ome.tif")
+    assert "uint8 with axes YXS; needs uint8 or uint16 of CZYX" in refusal(tmp_path / "a.ome.tif")
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0", b"not a picture at all"])
@@ -202,7 +299,7 @@ def test_damaged_pixels_are_refused(tmp_path):
     content = bytearray(source.read_bytes())
     content[2000:3000] = bytes(1000)
     source.write_bytes(content)
-    assert "not a readable TIFF" in refusal(source, stains=("DAPI",))
+    assert "not readable" in refusal(source, stains=("DAPI",))
 
 
 def test_resampled_images_are_opened_again(tmp_path):

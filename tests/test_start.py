@@ -9,6 +9,7 @@ from training_pair import FIELD, SETTINGS, blob_windows, write_raster
 
 from teramind.dataset import PairedImages, TrainingWindows
 from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
+from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network, save_network
 from teramind.network.initial import copy_weights, start_as_copy, wake_genes
 from teramind.train import Trainer
@@ -100,13 +101,23 @@ def test_the_spread_is_that_of_the_images(windows, tiny_spec, tmp_path) -> None:
     assert trainer.spread.numpy() == pytest.approx(images.std((1, 2, 3)), rel=0.05)
 
 
-def test_constant_images_are_learned_without_dividing_by_zero(tmp_path, tiny_spec) -> None:
-    images = np.full((2, 2, FIELD.height, FIELD.width), 90, np.uint8)
-    pairs = PairedImages(images, write_raster(tmp_path / "raster", [], sections=2))
-    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, holdout=None, seed=0)
-    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train")
-    trainer.run()
-    assert np.isfinite([loss for _, loss in trainer.losses]).all()
+def test_constant_images_are_refused(tmp_path, tiny_spec) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, FIELD.height, FIELD.width))
+    images[1] = 90
+    raster = write_raster(tmp_path / "raster", [[0, 5, 5, 0, 3]], sections=2)
+    pairs = PairedImages(images.astype(np.uint8), raster)
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, seed=0)
+    with pytest.raises(UserError, match=r"^training: the images of PolyT are constant"):
+        Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train")
+
+
+def test_images_without_a_molecule_under_them_are_refused(tmp_path, tiny_spec) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, FIELD.height, FIELD.width))
+    raster = write_raster(tmp_path / "raster", [], sections=2)
+    pairs = PairedImages(images.astype(np.uint8), raster)
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, seed=0)
+    with pytest.raises(UserError, match=r"^training: no molecule lies under the images"):
+        Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train")
 
 
 def test_gene_features_start_with_deviation_one() -> None:

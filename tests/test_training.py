@@ -1,22 +1,25 @@
 """Training learns, goes on where it was killed, and says what it made."""
 
-import csv
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_pair import SETTINGS
+from training_pair import SETTINGS, blob_windows
 
+from teramind.ahead import Ahead
 from teramind.diffusion import window_loss
 from teramind.errors import UserError
-from teramind.network import load_network
-from teramind.network.initial import copy_weights
-from teramind.train import SKIPPED_IN_A_ROW, Trainer, TrainSettings, rate_at, train
+from teramind.network import Network
+from teramind.rate import TrainSettings, rate_at
+from teramind.resume import saved_states
+from teramind.train import SKIPPED_IN_A_ROW, Trainer
 
 
 def losses_on(network, batches):
@@ -32,6 +35,11 @@ def test_thirty_steps_lower_the_loss(windows, tiny_spec, tmp_path):
     before = losses_on(trainer.averaged(), fixed)
     after = losses_on(trainer.run(), fixed)
     assert np.mean(after) < 0.95 * np.mean(before)
+
+
+def test_a_constant_rate_warms_up_and_stays():
+    settings = TrainSettings(steps=10, warmup=4, schedule="constant")
+    assert [rate_at(step, settings) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
 
 
 def test_the_rate_warms_up_and_falls_to_a_twentieth():
@@ -92,11 +100,94 @@ def test_a_killed_run_goes_on_as_if_undisturbed(windows, tiny_spec, tmp_path):
         torch.testing.assert_close(network.state_dict()[key], value, rtol=1e-5, atol=1e-6)
 
 
+class Stopping:
+    """Windows that send the process a SIGTERM at a step, as a scheduler does."""
+
+    def __init__(self, windows, step):
+        self.windows, self.batch, self.step = windows, windows.batch, step
+
+    def __call__(self, step):
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.windows(step)
+
+
+def test_a_run_that_is_asked_to_end_saves_and_says_so(windows, tiny_spec, tmp_path):
+    trainer = Trainer(tiny_spec, Stopping(windows, 2), SETTINGS, tmp_path)
+    with pytest.raises(UserError, match=r"asked to end at step 3 of 6; all is saved"):
+        trainer.run()
+    assert Trainer(tiny_spec, windows, SETTINGS, tmp_path).step == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
+    settings = dataclasses.replace(SETTINGS, steps=3)
+    whole = Trainer(tiny_spec, windows, settings, tmp_path / "whole")
+    whole.run()
+    limited, jobs = dataclasses.replace(settings, minutes=1e-9), 0
+    while True:
+        trainer = Trainer(tiny_spec, windows, limited, tmp_path / "parts")
+        trainer.run()
+        jobs += 1
+        if trainer.finished:
+            break
+    assert jobs == 3
+    np.testing.assert_allclose(trainer.losses, whole.losses, rtol=1e-6)
+
+
+def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):
+    Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train").save()
+    other = blob_windows(tmp_path / "pair", tiny_spec, seed=1)
+    with pytest.raises(UserError, match=r"belongs to another data set; train into another folder"):
+        Trainer(tiny_spec, other, SETTINGS, tmp_path / "train")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_learns_nearly_the_same(windows, tiny_spec, tmp_path, precision):
+    found = []
+    for asked in ("float32", precision):
+        settings = dataclasses.replace(SETTINGS, steps=3, precision=asked)
+        trainer = Trainer(tiny_spec, windows, settings, tmp_path / asked)
+        trainer.run()
+        found.append([loss for _, loss in trainer.losses])
+        assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
+    assert found[0] != found[1]
+    np.testing.assert_allclose(*found, rtol=0.1)
+
+
+def test_training_can_start_from_other_weights(windows, tiny_spec, tmp_path):
+    torch.manual_seed(5)
+    start = Network(tiny_spec)
+    trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=start)
+    for key, value in start.state_dict().items():
+        assert torch.equal(trainer.network.state_dict()[key], value), key
+    trainer.save()
+    other = Network(tiny_spec)
+    resumed = Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=other)
+    assert torch.equal(resumed.network.stem.weight, start.stem.weight)
+
+
+def test_a_step_is_made_while_the_one_before_is_used():
+    made, ahead = [], None
+    release = threading.Event()
+
+    def make(step):
+        made.append(step)
+        if step == 1:
+            release.set()
+        return step * 10
+
+    ahead = Ahead(make)
+    assert ahead(0) == 0
+    assert release.wait(10)  # step 1 is made though nobody asked
+    assert [ahead(1), ahead(2), ahead(7)] == [10, 20, 70]
+
+
 def test_a_finished_run_stays_as_it_is(windows, tiny_spec, tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=2)
     first = Trainer(tiny_spec, windows, settings, tmp_path)
     weights = first.run().state_dict()
-    again = Trainer(tiny_spec, None, settings, tmp_path)
+    again = Trainer(tiny_spec, windows, settings, tmp_path)
     assert all(torch.equal(v, weights[k]) for k, v in again.run().state_dict().items())
     assert again.losses == first.losses
 
@@ -104,14 +195,14 @@ def test_a_finished_run_stays_as_it_is(windows, tiny_spec, tmp_path):
 def test_another_networks_state_is_refused(windows, tiny_spec, tmp_path):
     Trainer(tiny_spec, windows, SETTINGS, tmp_path).save()
     other = dataclasses.replace(tiny_spec, base=4)
-    with pytest.raises(UserError, match=r"state\.pt: belongs to another network"):
+    with pytest.raises(UserError, match=r"state_00000000\.pt: belongs to another network"):
         Trainer(other, windows, SETTINGS, tmp_path)
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"words"])
 def test_an_unreadable_state_is_refused_in_one_line(windows, tiny_spec, tmp_path, spoil):
     Trainer(tiny_spec, windows, SETTINGS, tmp_path).save()
-    state = tmp_path / "state.pt"
+    (state,) = saved_states(tmp_path)
     state.write_bytes(spoil(state.read_bytes()))
     with pytest.raises(UserError, match=r"^training state .*not readable.*$") as error:
         Trainer(tiny_spec, windows, SETTINGS, tmp_path)
@@ -147,31 +238,3 @@ def test_repeated_steps_without_finite_gradients_stop_the_run(windows, tiny_spec
     with pytest.raises(UserError, match=r"5 steps in a row .* lower train\.learning_rate$"):
         trainer.run()
     assert trainer.step == 2 + SKIPPED_IN_A_ROW
-
-
-def test_training_leaves_a_checkpoint_that_says_how_it_was_made(windows, tiny_spec, tmp_path):
-    checkpoint, table, picture = (tmp_path / n for n in ("c.safetensors", "loss.csv", "loss.png"))
-    record = {"data": "two blobs", "steps": 3, "holdout": None}
-    train(
-        spec=tiny_spec,
-        windows=windows,
-        settings=dataclasses.replace(SETTINGS, steps=3),
-        folder=tmp_path / "train",
-        checkpoint=checkpoint,
-        loss_table=table,
-        loss_picture=picture,
-        record=record,
-        licence="CC0-1.0",
-        dtype=torch.float16,
-    )
-    network = load_network(checkpoint)
-    assert network.spec == dataclasses.replace(tiny_spec, training=record, licence="CC0-1.0")
-    state = torch.load(tmp_path / "train" / "state.pt", weights_only=True)
-    assert state["spec"] == tiny_spec.to_dict()
-    for key, value in state["average"].items():
-        stored = value if key in copy_weights(network) else value.half().float()
-        assert torch.equal(network.state_dict()[key], stored)
-    with table.open(newline="") as file:
-        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
-    assert rows == state["losses"]
-    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
 """The workflow from made-up tissue to a network, a volume drawn by it, and their evaluation."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -10,10 +11,14 @@ import psutil
 import pytest
 import torch
 import zarr
-from workflow_project import Project, planned
+from workflow_project import Project, config_with, planned
 
+from teramind.config import parse_config
+from teramind.errors import UserError
 from teramind.network import load_network
 from teramind.phantom import PANEL as PHANTOM_PANEL
+from teramind.recipe import train_from_config
+from teramind.resume import saved_states
 
 TRAINING = {
     "phantom": {"height": 128, "width": 192, "seed": 3},
@@ -39,7 +44,7 @@ TRAINING = {
         "steps": 8,
         "batch": 1,
         "window": 2,
-        "save_minutes": 0.001,
+        "save_minutes": 0.01,
         "threads": 1,
         "licence": "CC0-1.0",
     },
@@ -96,8 +101,8 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(trained, tmp_pat
     project = Project(tmp_path, **TRAINING)
     (tmp_path / "panel.txt").write_text("\n".join(PHANTOM_PANEL) + "\n")
     process = project.start("--", "out/train/checkpoint.safetensors")
-    state = project.results / "work/train/state.pt"
-    while not state.exists():
+    folder = project.results / "work/train"
+    while not saved_states(folder):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -105,7 +110,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(trained, tmp_pat
         member.send_signal(signal.SIGKILL)
     psutil.wait_procs(family)
     process.communicate()
-    reached = torch.load(state, weights_only=True)["step"]
+    reached = torch.load(saved_states(folder)[-1], weights_only=True)["step"]
     project.run("--unlock")
     project.run("--rerun-incomplete", "--", "out/train/checkpoint.safetensors")
     again, whole = (
@@ -115,3 +120,50 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(trained, tmp_pat
     assert reached > 0
     for key, value in whole.items():
         torch.testing.assert_close(again[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_train_in_rounds_on_their_part_of_the_plane(tmp_path):
+    changes = {
+        "phantom": {"height": 256, "width": 320, "seed": 3},
+        "plane__height": 256,
+        "plane__width": 320,
+        "reference": {
+            "images": "out/phantom/images.ome.tif",
+            "split": {"block": 64, "guard": 16, "validation": 0.1, "test": 0.2},
+        },
+        "train": TRAINING["train"]
+        | {"steps": 2, "batch": 2, "gpus": 2, "rounds": 3, "minutes": 0.0001, "save_minutes": 60},
+    }
+    project = Project(tmp_path, **TRAINING | changes)
+    (tmp_path / "panel.txt").write_text("\n".join(PHANTOM_PANEL) + "\n")
+    printed = project.run("--", "out/train/checkpoint.safetensors")
+    assert all(f"train_r{number:03d}" in printed for number in range(2))
+    records = [json.loads(p.read_text()) for p in project.results.glob("work/train/round_*.json")]
+    assert sorted(record["at"] for record in records) == ["step 1 of 2", "step 2 of 2"]
+    folder = project.results / "train"
+    assert pd.read_csv(folder / "validation.csv")["step"].tolist() == [2]
+    assert pd.read_csv(folder / "loss.csv")["step"].tolist() == [0, 1]
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+    split = json.loads((project.results / "reference/split.json").read_text())
+    assert split["test"] and split["validation"] and split["train"]
+    assert load_network(folder / "checkpoint.safetensors").spec.training["settings"]["gpus"] == 2
+
+
+def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):
+    project = trained.copy(tmp_path / "copy")
+    train = TRAINING["train"] | {"minutes": 0.0001}
+    project.configure(**TRAINING | {"train": train})
+    shutil.rmtree(project.results / "work/train")
+    (project.results / "train/checkpoint.safetensors").unlink()
+    line = project.fail("--", "out/train/checkpoint.safetensors")
+    assert "its time is over at step 1 of 8; all is saved, the same command goes on" in line
+
+
+def test_a_plane_that_the_images_do_not_show_is_refused(trained, tmp_path):
+    project = trained.copy(tmp_path / "copy")
+    shutil.rmtree(project.results / "work/train")
+    config = parse_config(config_with(**TRAINING | {"plane__height": 256}))
+    config = config.model_copy(update={"results": str(project.results)})
+    with pytest.raises(UserError, match=r"128 x 192 pixels .* plane ends at 256 x 192"):
+        train_from_config(config)
+    assert not (project.results / "work/train").exists()

@@ -5,7 +5,7 @@ import numpy as np
 from teramind.dataset import PairedImages, TrainingWindows
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
-from teramind.train import TrainSettings
+from teramind.rate import TrainSettings
 
 FIELD = Rect(0, 0, 128, 160)
 SETTINGS = TrainSettings(steps=6, learning_rate=3e-3, warmup=3, save_minutes=60)
@@ -36,5 +36,5 @@ def blob_windows(folder, spec, **changes):
     images, molecules = blobs()
     folder.mkdir(parents=True, exist_ok=True)
     raster = write_raster(folder / "raster", molecules, sections=2)
-    options = {"edge": 2, "batch": 1, "holdout": None, "seed": 0} | changes
+    options = {"edge": 2, "batch": 1, "seed": 0} | changes
     return TrainingWindows(PairedImages(images, raster), spec, **options)

@@ -9,15 +9,30 @@ from pydantic import Field
 from teramind.config.values import Count, Edge, PathText, PlaneBox, Section, Text, Whole
 
 
+class SplitSection(Section):
+    """How the plane is cut into a training, a validation and a test part; see `teramind.split`."""
+
+    block: Annotated[Whole, Field(ge=32)] = Field(1024, description="edge of a block in pixels")
+    guard: Whole = Field(
+        64, ge=0, description="pixels around test and validation blocks that train nothing"
+    )
+    validation: float = Field(0.1, ge=0, lt=1, description="share of the blocks")
+    test: float = Field(0.1, ge=0, lt=1, description="share; a holdout stands in its place")
+    seed: Whole = Field(0, ge=0, description="of the choice of blocks")
+
+
 class Reference(Section):
     """Real images of the same plane, to train on and to compare with."""
 
-    images: PathText = Field(description="OME-TIFF, uint8")
-    white: dict[str, Annotated[Whole, Field(ge=1, le=255)]] = Field(
-        {}, description="grey level of a dim stain that is to become 255"
+    images: PathText = Field(description="OME-TIFF or OME-Zarr, uint8 or uint16")
+    white: dict[str, Annotated[Whole, Field(ge=1, le=65535)]] = Field(
+        {}, description="grey level of a stain that is to become 255; uint16 needs it"
     )
     holdout: PlaneBox | None = Field(
-        None, description="y, x, height, width in pixels: what training never sees"
+        None, description="y, x, height, width in pixels: the test part, named by hand"
+    )
+    split: SplitSection | None = Field(
+        None, description="parts by region; without it all but the holdout trains"
     )
 
 
@@ -53,13 +68,25 @@ class Train(Section):
     steps: Count = Field(2000, description="training steps")
     batch: Count = Field(2, description="windows per step")
     window: Annotated[Whole, Field(ge=2)] = Field(4, description="patches along a window's edge")
+    accumulate: Count = Field(1, description="pieces of a process's share, computed one by one")
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    warmup: Whole = Field(100, ge=0, description="steps over which the rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the arithmetic; auto is bfloat16 on a GPU and float32 elsewhere"
+    )
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
     dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
     seed: Whole = Field(0, ge=0)
+    start: str | None = Field(None, description="checkpoint to go on from; sizes are its own")
+    start_panel: str | None = Field(None, description="gene list of a start that carries none")
     save_minutes: float = Field(5.0, gt=0, description="time between resumable states")
+    keep: Count = Field(2, description="resumable states kept")
+    minutes: float | None = Field(None, gt=0, description="time after which a job saves and ends")
+    rounds: Count = Field(1, description="jobs of `minutes` that follow each other at most")
     weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
     licence: Text | None = Field(None, description="licence of the weights")
     threads: Count = Field(2)
-    gpus: Whole = Field(0, ge=0, le=1)
+    gpus: Whole = Field(0, ge=0, description="GPUs of the job; a process for each")

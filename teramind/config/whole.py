@@ -25,6 +25,7 @@ from teramind.config.values import PathText, Region, Section, Text
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.schedule import timesteps
+from teramind.split import Split, draw_split, whole_plane
 
 FROM_TRAINING = "train"
 """Value of `network.checkpoint` that asks the workflow to train the network first."""
@@ -81,6 +82,7 @@ class Config(Section):
                 f"{list(self.network.stains)}"
             )
         yield from self._boxes_outside()
+        yield from self._training_conflicts()
         if not len(self.windows):
             yield (
                 f"plane.sections: got {self.plane.sections}; too few for windows of "
@@ -101,6 +103,24 @@ class Config(Section):
                 f"slab: {self.generate.slab} pixels make {jobs:,} jobs of {self.generate.phases} "
                 f"phases; Snakemake plans {_MOST_JOBS:,} at most, so it must be larger"
             )
+
+    def _training_conflicts(self) -> Iterator[str]:
+        """What does not fit in the sections reference and train."""
+        if self.reference and self.reference.split:
+            try:
+                self.split()
+            except UserError as error:
+                yield str(error)
+        if not (self.trains and self.train):
+            return
+        batch, gpus, accumulate = self.train.batch, self.train.gpus, self.train.accumulate
+        if batch % (max(gpus, 1) * accumulate):
+            yield (
+                f"train.batch: got {batch}; must be a multiple of train.gpus x train.accumulate "
+                f"({max(gpus, 1)} x {accumulate})"
+            )
+        if self.train.rounds > 1 and self.train.minutes is None:
+            yield "train.minutes: missing; train.rounds above 1 needs it"
 
     def _boxes_outside(self) -> Iterator[str]:
         """Rectangles that leave the plane, or cannot be bounds."""
@@ -204,10 +224,20 @@ class Config(Section):
             phases=self.generate.phases,
         )
 
+    def split(self) -> Split:
+        """Training, validation and test part. Raises UserError when one is empty."""
+        assert self.reference is not None
+        held = self.reference.holdout
+        box = Rect(*held) if held else None
+        if self.reference.split is None:
+            return whole_plane(self.plane.rect, box)
+        return draw_split(self.plane.rect, named=box, **self.reference.split.model_dump())
+
     def identity(self) -> dict[str, Any]:
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results", "generate.threads", "generate.gpus"}
-        free |= {"train.threads", "train.gpus", "train.save_minutes"}
+        free |= {f"train.{key}" for key in ("threads", "gpus", "save_minutes", "keep")}
+        free |= {"train.minutes", "train.rounds"}
         outside = {"attention", "download", "evaluation"}
         settings = self.model_dump(mode="json", exclude=outside)
         if not self.trains:  # then the images are only compared with
@@ -256,6 +286,8 @@ def missing_files(config: Config) -> list[str]:
         "expression.panel": config.expression.panel,
         "expression.synonyms": None if binned else config.expression.synonyms,
         "network.checkpoint": None if config.trains else config.network.checkpoint,
+        "train.start": config.train.start if config.trains and config.train else None,
+        "train.start_panel": config.train.start_panel if config.trains and config.train else None,
         "reference.images": config.reference.images if config.reference and not made else None,
         "attention.pathways": config.attention.pathways if config.attention else None,
         "attention.regions": config.attention.regions if config.attention else None,

@@ -9,6 +9,7 @@ noise), and g what the last block adds. Its last convolution starts at the least
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -74,6 +75,14 @@ def fix_copy(network: Network) -> None:
     """Exempt `copy_weights` from training."""
     for name in copy_weights(network):
         network.get_parameter(name).requires_grad_(False)
+
+
+def carries_copy(network: Network) -> bool:
+    """Say whether the weights are such that the copy of x should stay as `start_as_copy` set it."""
+    if not has_room(network):
+        return False
+    carrier = _last_block(network).skip.bias[2 * len(network.spec.stains)]
+    return math.isclose(float(carrier), CARRIER)
 
 
 @torch.no_grad()

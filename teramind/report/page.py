@@ -39,6 +39,7 @@ def write_report(
     benchmarks: Path | None,
     evaluation: Path | None = None,
     reference: Path | None = None,
+    split: Path | None = None,
     training: Path | None = None,
     attention: Path | None = None,
 ) -> None:
@@ -58,7 +59,8 @@ def write_report(
         benchmarks: folder of Snakemake's benchmark tables, <rule>/<job>.tsv.
         evaluation: JSON of `evaluate`; its holdout is outlined on the real images.
         reference: real images as `resample_images` writes them.
-        training: folder with loss.png.
+        split: picture of the training, validation and test part.
+        training: folder with loss.png, and samples.png if there is one.
         attention: folder with the pathways' pictures and tables.
 
     Raises:
@@ -86,7 +88,8 @@ def write_report(
         "measures": measures_figure(evaluation.with_suffix(".csv"), scores)
         if evaluation and scores and compared
         else None,
-        "loss": _loss(training),
+        "split": _embed(split, "Training, validation and test part over the tissue"),
+        "training": _training(training),
         "attention": read_attention(attention) if attention else None,
         "panel": read_panel_report(panel_table),
         "times": rule_times(benchmarks) if benchmarks else [],
@@ -119,10 +122,19 @@ def _weights(scores: Mapping[str, Any] | None) -> Regression | None:
     return Regression(np.array(scores["regression"])) if scores and scores["regression"] else None
 
 
-def _loss(training: Path | None) -> Any:
-    if training is None:
-        return None
-    return embed_file((training / "loss.png").read_bytes(), "Training loss against training step")
+def _training(folder: Path | None) -> list[Any]:
+    """The pictures of a training run."""
+    if folder is None:
+        return []
+    shown = {
+        "loss.png": "Training loss against training step",
+        "samples.png": "A piece of tissue as generated at the end of training, and the real one",
+    }
+    return [_embed(folder / name, alt) for name, alt in shown.items() if (folder / name).exists()]
+
+
+def _embed(path: Path | None, alt: str) -> Any:
+    return embed_file(path.read_bytes(), alt) if path else None
 
 
 def _signed(value: float | None) -> str:

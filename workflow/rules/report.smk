@@ -11,6 +11,7 @@ if EVALUATED:
             pyramids=PYRAMIDS,
             raster=RASTER,
             images=results("reference/images.zarr") if settings.reference else [],
+            split=results("reference/split.json") if settings.reference else [],
         output:
             summary=results("evaluation.json"),
             table=results("evaluation.csv"),
@@ -45,6 +46,7 @@ rule report:
         slides=slides,
         evaluation=results("evaluation.json") if EVALUATED else [],
         reference=results("reference/images.zarr") if settings.reference else [],
+        split=results("reference/split.json") if settings.reference else [],
         losses=results("train/loss.png") if settings.trains else [],
         attention=(
             [results("attention/summary.json"), *ATTENTION_RESULTS]

@@ -26,32 +26,78 @@ if settings.reference:
         script:
             "../scripts/resample_images.py"
 
+    rule split:
+        input:
+            results("reference/images.zarr"),
+        output:
+            parts=results("reference/split.json"),
+            picture=results("reference/split.png"),
+        log:
+            log_of("split"),
+        benchmark:
+            benchmark_of("split")
+        conda:
+            "../../envs/report.yaml"
+        threads: 1
+        resources:
+            mem_mb=growing(1000),
+            runtime=30,
+        message:
+            "splitting the plane into training, validation and test part"
+        script:
+            "../scripts/split.py"
+
 
 if settings.trains:
 
-    # The resumable state lives beside the outputs, not among them: Snakemake would delete it
-    # when the job is killed.
-    rule train:
-        input:
-            raster=RASTER,
-            images=results("reference/images.zarr"),
-            panel=given(settings.expression.panel),
-        output:
-            checkpoint=CHECKPOINT,
-            losses=results("train/loss.csv"),
-            picture=results("train/loss.png"),
-        log:
-            log_of("train"),
-        benchmark:
-            benchmark_of("train")
-        conda:
-            network_environment(settings.train.gpus)
-        threads: settings.train.threads
-        resources:
-            mem_mb=growing(6000),
-            runtime=2880,  # as long as most clusters allow; a retry goes on where it stopped
-            gpu=settings.train.gpus,
-        message:
-            "training {settings.train.steps} steps"
-        script:
-            "../scripts/train.py"
+    # A job that may run for `train.minutes` only saves and ends; the next one goes on. The
+    # resumable states lie beside the outputs, not among them: Snakemake would delete them when a
+    # job is killed.
+    ROUNDS = settings.train.rounds
+
+    def reached_in(number):
+        """The record of a round of training."""
+        return results(f"work/train/round_{number:03d}.json")
+
+    for number in range(ROUNDS):
+
+        rule:
+            name:
+                "train" if number == ROUNDS - 1 else f"train_r{number:03d}"
+            input:
+                raster=RASTER,
+                images=results("reference/images.zarr"),
+                split=results("reference/split.json"),
+                panel=given(settings.expression.panel),
+                start=given(settings.train.start),
+                before=reached_in(number - 1) if number else [],
+            output:
+                **(
+                    {
+                        "checkpoint": CHECKPOINT,
+                        "losses": results("train/loss.csv"),
+                        "picture": results("train/loss.png"),
+                        "samples": results("train/samples.png"),
+                    }
+                    if number == ROUNDS - 1
+                    else {"reached": reached_in(number)}
+                ),
+            log:
+                log_of("train", f"round_{number:03d}"),
+            benchmark:
+                benchmark_of("train", f"round_{number:03d}")
+            conda:
+                network_environment(settings.train.gpus)
+            threads: settings.train.threads
+            resources:
+                mem_mb=growing(6000),
+                runtime=(
+                    int(settings.train.minutes) + 30
+                    if settings.train.minutes
+                    else 2880
+                ),
+                gpu=settings.train.gpus,
+            message:
+                f"training {settings.train.steps} steps, round {number + 1} of {ROUNDS} at most"
+            script:
+                "../scripts/train.py"

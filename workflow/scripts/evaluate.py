@@ -6,16 +6,16 @@ from teramind.job import job
 
 with job(snakemake) as config:
     from teramind.evaluate import Lattice, evaluate
-    from teramind.geometry import Rect
+    from teramind.split import Split
 
-    holdout = config.reference.holdout if config.reference else None
+    held = Split.read(Path(snakemake.input.split)).test if config.reference else None
     extra = config.evaluation.model_dump() if config.evaluation else {}
     layout = config.layout()
     evaluate(
         volume=Path(snakemake.params.volume),
         raster=Path(snakemake.input.raster),
         reference=Path(snakemake.input.images) if config.reference else None,
-        holdout=Rect(*holdout) if holdout else None,
+        holdout=held,
         lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         summary=Path(snakemake.output.summary),
         table=Path(snakemake.output.table),

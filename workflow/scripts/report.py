@@ -14,7 +14,7 @@ def optional(name):
 with job(snakemake) as config:
     from teramind.report import write_report
 
-    losses = optional("losses")
+    losses, split = optional("losses"), optional("split")
     attention = snakemake.input.get("attention")
     write_report(
         Path(snakemake.output[0]),
@@ -28,6 +28,7 @@ with job(snakemake) as config:
         benchmarks=Path(config.results) / "benchmarks",
         evaluation=optional("evaluation"),
         reference=optional("reference"),
+        split=split.with_suffix(".png") if split and config.reference.split else None,
         training=losses.parent if losses else None,
         attention=Path(attention[0]).parent if attention else None,
     )

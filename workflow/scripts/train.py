@@ -1,20 +1,20 @@
-"""Adapter of the rule `train`."""
+"""Adapter of the rules that train."""
 
 from pathlib import Path
 
 from teramind.job import job
 
 with job(snakemake) as config:
-    import torch
+    from teramind.errors import UserError
+    from teramind.files import write_json
+    from teramind.launch import reached, run_training
 
-    from teramind.recipe import train_from_config
-
-    torch.set_num_threads(snakemake.threads)
-    train_from_config(
-        config,
-        raster=Path(snakemake.input.raster),
-        images=Path(snakemake.input.images),
-        checkpoint=Path(snakemake.output.checkpoint),
-        loss_table=Path(snakemake.output.losses),
-        loss_picture=Path(snakemake.output.picture),
-    )
+    log = Path(snakemake.log[0])
+    finished = run_training(config, snakemake.config, threads=snakemake.threads, log=log)
+    if record := snakemake.output.get("reached"):
+        write_json(Path(record), {"finished": finished, "at": reached(config)})
+    elif not finished:
+        raise UserError(
+            f"training: its time is over at {reached(config)}; all is saved, the same command goes "
+            "on (train.rounds lets it do so by itself)"
+        )

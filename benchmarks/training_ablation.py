@@ -1,0 +1,170 @@
+"""What learns most in the same time: window, loss, weights of timesteps, rate, average, size.
+
+python benchmarks/training_ablation.py --cpu-seconds 600
+
+Every arm trains on the same phantom, in a process of its own on one thread, for the same seconds of
+CPU time, so that a busy machine does not change the table. Then its averaged weights are judged
+alike: the mean loss of the shifted output with `balanced_weight` on fixed validation windows, noise
+and timesteps. Lower is better; 1 is about the best linear estimate from a pixel alone. The learning
+rate is constant after a warm-up of 20 steps, for nobody knows how many steps an arm will take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from teramind.dataset import Batch, PairedImages, TrainingWindows
+from teramind.diffusion import alpha_at, balanced_weight, window_loss
+from teramind.expression import Raster, RasterWriter
+from teramind.geometry import Rect
+from teramind.network import Network, NetworkSpec
+from teramind.phantom import make_phantom
+from teramind.rate import TrainSettings
+from teramind.split import draw_split
+from teramind.start import calibration
+from teramind.train import Trainer
+
+SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0
+STAINS = ("DAPI", "PolyT")
+ARMS: dict[str, dict[str, object]] = {
+    "as it is (3 x 3, shifted, balanced)": {},
+    "window 2 x 2": {"edge": 2},
+    "window 4 x 4": {"edge": 4},
+    "published loss, 2 x 2": {"edge": 2, "loss": "published"},
+    "published loss": {"loss": "published"},
+    "min-SNR weights": {"weight": "min-snr"},
+    "learning rate x 1/3": {"learning_rate": 1e-3 / 3},
+    "learning rate x 3": {"learning_rate": 3e-3},
+    "average 0.95": {"ema": 0.95},
+    "base 10": {"base": 10},
+}
+GAMMA = 5.0
+"""Of the min-SNR weights (arXiv 2303.09556)."""
+
+
+class MinSnrTrainer(Trainer):
+    """Weighs the squared error of the noise by min(SNR, gamma) / SNR."""
+
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        """Training loss of windows."""
+        alpha = alpha_at(batch.t).float()
+        snr = alpha / (1 - alpha)
+        weight = (snr.clamp(max=GAMMA) / snr)[:, None].expand(-1, len(STAINS))
+        return window_loss(network, **batch._asdict(), weight=weight)
+
+
+def make_data(folder: Path) -> None:
+    """A phantom: images as an array on disk, molecules as a raster."""
+    phantom = make_phantom(
+        height=SIZE,
+        width=SIZE,
+        sections=4,
+        pixel_size_um=PIXEL_UM,
+        section_spacing_um=SPACING_UM,
+        seed=1,
+    )
+    np.save(folder / "images.npy", phantom.images)
+    table, plane = phantom.molecules, Rect(0, 0, SIZE, SIZE)
+    y, x = ((table[axis].to_numpy() / PIXEL_UM).astype(int) for axis in ("y_um", "x_um"))
+    gene = pd.Categorical(table["gene"], categories=phantom.panel).codes.astype(int)
+    with RasterWriter(
+        folder / "raster", panel=phantom.panel, sections=4, extent=plane, pixel_size_um=PIXEL_UM
+    ) as writer:
+        section, count = table["section"].to_numpy(), np.ones(len(table), int)
+        writer.add(section=section, y=y, x=x, gene=gene, count=count)
+
+
+def train_arm(
+    folder: Path,
+    seconds: float,
+    *,
+    edge: int = 3,
+    base: int = 6,
+    loss: str = "shifted",
+    weight: str = "balanced",
+    learning_rate: float = 1e-3,
+    ema: float = 0.99,
+) -> dict[str, float]:
+    """Train one arm for seconds of CPU time; return how far it came."""
+    torch.set_num_threads(1)
+    raster = Raster.open(folder / "raster")
+    pairs = PairedImages(np.load(folder / "images.npy", mmap_mode="r"), raster)
+    spec = NetworkSpec(
+        32, 4, STAINS, len(raster.panel), base, embed=64, panel=raster.panel, pixel_size_um=PIXEL_UM
+    )
+    split = draw_split(Rect(0, 0, SIZE, SIZE), block=192, guard=32, validation=0.2, test=0, seed=0)
+    windows = TrainingWindows(pairs, spec, edge=edge, batch=1, seed=0, closed=split.closed("train"))
+    judged = TrainingWindows(
+        pairs, spec, edge=3, batch=1, seed=1, closed=split.closed("validation")
+    )
+    settings = TrainSettings(
+        steps=10**6,
+        learning_rate=learning_rate,
+        schedule="constant",
+        warmup=20,
+        ema=ema,
+        loss=loss,
+        dropout=0,
+    )
+    kind = MinSnrTrainer if weight == "min-snr" else Trainer
+    with tempfile.TemporaryDirectory() as states:
+        trainer = kind(spec, windows, settings, Path(states))
+        first = judge(trainer.averaged(), judged, trainer.spread)
+        trainer.network.train()
+        started = time.process_time()
+        while time.process_time() - started < seconds:
+            trainer._train_step(trainer._cut(trainer.step), False)
+        used = time.process_time() - started
+    last = judge(trainer.averaged(), judged, trainer.spread)
+    return {"steps": trainer.step, "seconds": used, "first": first, "last": last}
+
+
+@torch.inference_mode()
+def judge(network: Network, windows: TrainingWindows, spread: Tensor) -> float:
+    """Mean balanced loss on fixed windows, noise and timesteps."""
+    found = [
+        window_loss(network, **batch._asdict(), weight=balanced_weight(batch.t, spread)).item()
+        for batch in calibration(windows)
+    ]
+    return sum(found) / len(found)
+
+
+def main() -> None:
+    """Make the data, train the arms one after the other, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu-seconds", type=float, default=600, help="of every arm")
+    parser.add_argument("--arm", nargs=2, metavar=("FOLDER", "NAME"))
+    asked = parser.parse_args()
+    if asked.arm:
+        folder, name = asked.arm
+        print(json.dumps(train_arm(Path(folder), asked.cpu_seconds, **ARMS[name])))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        make_data(Path(name))
+        print("| arm | steps | CPU s per step | loss at the start | loss at the end |")
+        print("| --- | --- | --- | --- | --- |", flush=True)
+        for arm in ARMS:
+            command = [sys.executable, __file__, "--cpu-seconds", str(asked.cpu_seconds)]
+            run = subprocess.run([*command, "--arm", name, arm], check=True, capture_output=True)
+            found = json.loads(run.stdout)
+            each = found["seconds"] / found["steps"]
+            print(
+                f"| {arm} | {found['steps']} | {each:.2f} | {found['first']:.4f} | "
+                f"{found['last']:.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

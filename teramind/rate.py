@@ -1,0 +1,39 @@
+"""How training is set, and the learning rate over its steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; see the `train` section of the config for the meaning of each."""
+
+    steps: int
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup: int = 100
+    clip: float = 1.0
+    precision: str = "auto"
+    ema: float = 0.999
+    loss: str = "shifted"
+    dropout: float = 0.1
+    seed: int = 0
+    save_minutes: float = 5.0
+    keep: int = 2
+    minutes: float | None = None
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """Learning rate at `step` as a part of the full one.
+
+    Linear warm-up, then constant or along a cosine to 5 %.
+    """
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return 1.0
+    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return 0.05 + 0.95 * (1 + math.cos(math.pi * min(progress, 1))) / 2

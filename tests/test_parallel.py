@@ -1,0 +1,90 @@
+"""Two processes learn what one does, and refuse windows that they cannot share."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_pair import SETTINGS, blob_windows
+
+from teramind.errors import UserError
+from teramind.parallel import Team
+from teramind.resume import saved_states
+from teramind.train import Trainer
+
+HERE = Path(__file__).parent
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def train(command, folder, spec, *, batch, **settings):
+    """Run `train_alone_or_together`; return the losses of every process."""
+    folder.mkdir()
+    given = json.dumps({"spec": spec.to_dict(), "batch": batch, "settings": settings})
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    run = subprocess.run(
+        [*command, str(HERE / "train_alone_or_together.py"), str(folder), given],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("losses_*.json"))]
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path, tiny_spec):
+    together = train(TOGETHER, tmp_path / "two", tiny_spec, batch=2, dropout=0.1)
+    (alone,) = train(
+        [sys.executable], tmp_path / "one", tiny_spec, batch=2, accumulate=2, dropout=0.1
+    )
+    assert together[0] == together[1]
+    np.testing.assert_allclose(together[0], alone, rtol=1e-4)
+    (one,), (two,) = (saved_states(tmp_path / name / "states") for name in ("one", "two"))
+    weights = [torch.load(path, weights_only=True)["average"] for path in (one, two)]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_pieces_add_up_to_the_whole_step(tmp_path, tiny_spec):
+    windows = blob_windows(tmp_path / "pair", tiny_spec, batch=2)
+    settings = dataclasses.replace(SETTINGS, steps=2, dropout=0)
+    found = []
+    for pieces in (1, 2):
+        asked = dataclasses.replace(settings, accumulate=pieces)
+        trainer = Trainer(tiny_spec, windows, asked, tmp_path / f"in_{pieces}")
+        trainer.run()
+        found.append(trainer.losses)
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processes", "pieces", "batch"), [(3, 1, 2), (2, 2, 2), (1, 3, 4), (2, 1, 3)]
+)
+def test_windows_that_cannot_be_shared_are_refused(
+    tmp_path, tiny_spec, windows, processes, pieces, batch
+):
+    windows = blob_windows(tmp_path / "pair", tiny_spec, batch=batch)
+    fault = (
+        rf"^training: {batch} windows a step cannot be shared by {processes} processes x {pieces}"
+    )
+    with pytest.raises(UserError, match=fault):
+        Trainer(
+            tiny_spec,
+            windows,
+            dataclasses.replace(SETTINGS, accumulate=pieces),
+            tmp_path,
+            team=Team(0, processes),
+        )
+
+
+def test_a_share_of_a_step_is_a_part_of_it(tmp_path, tiny_spec):
+    windows = blob_windows(tmp_path, tiny_spec, batch=4)
+    whole = windows(5)
+    for share in (slice(0, 2), slice(3, 4)):
+        for part, all_of_it in zip(windows(5, share), whole, strict=True):
+            assert torch.equal(part, all_of_it[share])

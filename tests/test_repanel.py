@@ -1,0 +1,93 @@
+"""A network for another panel: genes in common keep their weights, by name."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from teramind.errors import UserError
+from teramind.network import Network, NetworkSpec
+from teramind.network.repanel import gene_axes, repanel
+
+SPEC = NetworkSpec(
+    patch=32,
+    sections=4,
+    stains=("DAPI", "PolyT"),
+    genes=4,
+    base=2,
+    embed=8,
+    panel=("Gad1", "Slc17a7", "Th", "Cldn5"),
+)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(3)
+    return Network(SPEC).eval()
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(4)
+    return torch.randn(4, 4, 32, 32), torch.poisson(torch.full((4, 2, 2, 4, 4), 2.0))
+
+
+def estimate(network, inputs):
+    with torch.inference_mode():
+        return network.predict_noise(*inputs, 500, aligned=True)
+
+
+def test_the_same_panel_changes_nothing(network):
+    assert repanel(network, SPEC.panel) is network
+
+
+def test_genes_in_another_order_give_the_same_estimates(network, inputs):
+    order = [2, 0, 3, 1]
+    other = repanel(network, tuple(SPEC.panel[i] for i in order))
+    state, counts = inputs
+    for a, b in zip(
+        estimate(network, inputs), estimate(other, (state, counts[..., order])), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_gene_says_and_hears_stays_when_others_come_and_go(network):
+    new = repanel(network, ("Th", "Aqp4", "Gad1"))
+    old, made = network.state_dict(), new.state_dict()
+    reduce = "genes.attention.reduce.weight"
+    torch.testing.assert_close(made[reduce][0, 2], old[reduce][2, 0])
+    torch.testing.assert_close(made[reduce][2, 0], old[reduce][0, 2])
+    assert (made[reduce][[0, 2], 1] == 0).all()  # nobody listens to the new gene yet
+    assert made[reduce][1].abs().sum() > 0  # which has weights of its own
+    middle = "middle_in.block.conv_in.weight"
+    before = old[middle].shape[1] - 4
+    torch.testing.assert_close(made[middle][:, :before], old[middle][:, :before])
+    torch.testing.assert_close(made[middle][:, before], old[middle][:, before + 2])
+    torch.testing.assert_close(made[middle][:, before + 2], old[middle][:, before])
+    assert (made[middle][:, before + 1] == 0).all()
+
+
+def test_weights_that_know_no_genes_are_all_kept(network):
+    new = repanel(network, ("Th", "Aqp4")).state_dict()
+    for key, axes in gene_axes(SPEC).items():
+        if not axes:
+            assert torch.equal(new[key], network.state_dict()[key]), key
+
+
+def test_a_new_gene_that_is_silent_hardly_changes_the_estimate(network, inputs):
+    """It is one more token of the gene attention, and one more channel of some norms."""
+    grown = repanel(network, (*SPEC.panel, "Aqp4"))
+    state, counts = inputs
+    before = estimate(network, inputs)[0]
+    more = torch.cat([counts, torch.zeros_like(counts[..., :1])], -1)
+    after = estimate(grown, (state, more))[0]
+    fresh = estimate(Network(grown.spec).eval(), (state, more))[0]
+    assert (after - before).std() < 0.3 * (fresh - before).std()
+
+
+def test_panels_without_common_genes_or_names_are_refused(network):
+    with pytest.raises(UserError, match=r"^train\.start: has none of the genes"):
+        repanel(network, ("Aqp4", "Mbp"))
+    network.spec = dataclasses.replace(SPEC, panel=())
+    with pytest.raises(UserError, match=r"^train\.start: carries no gene names"):
+        repanel(network, ("Gad1",))

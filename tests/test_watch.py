@@ -1,0 +1,122 @@
+"""What a running training shows: tables, curves, samples, and TensorBoard where it is there."""
+
+import csv
+import dataclasses
+import sys
+import types
+
+import imagecodecs
+import numpy as np
+import pytest
+from training_pair import FIELD, SETTINGS, blob_windows
+
+from teramind.geometry import Rect
+from teramind.network import Network
+from teramind.preview import generate_piece, piece_of, real_piece
+from teramind.train import Trainer
+from teramind.watch import Sample, Watch, tensorboard
+
+
+class Board:
+    """Stands in for TensorBoard's writer; notes what it is told."""
+
+    def __init__(self, folder):
+        self.folder, self.scalars, self.images = folder, [], []
+
+    def add_scalar(self, name, value, step):
+        self.scalars.append((name, step, value))
+
+    def add_image(self, name, pixels, step, dataformats):
+        assert dataformats == "HWC" and pixels.shape[2] == 3
+        self.images.append((name, step))
+
+    def flush(self):
+        pass
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory, tiny_spec):
+    """A training that was looked at after every step, and what it wrote."""
+    folder = tmp_path_factory.mktemp("watched")
+    windows = blob_windows(folder / "pair", tiny_spec)
+    piece = Rect(32, 32, 32, 32)
+    sample = Sample(
+        generate=lambda network: generate_piece(network, windows.pairs, piece),
+        real=real_piece(windows.pairs, tiny_spec.sections, piece),
+        stains=tiny_spec.stains,
+    )
+    watch = Watch(folder / "out", windows, sample, Board("board"))
+    settings = dataclasses.replace(SETTINGS, steps=2, save_minutes=1e-9, keep=1)
+    trainer = Trainer(tiny_spec, windows, settings, folder / "states", watch=watch)
+    trainer.run()
+    return trainer, watch
+
+
+def test_losses_are_written_as_they_are(watched):
+    trainer, watch = watched
+    assert rows(watch.folder / "loss.csv") == trainer.losses
+    assert rows(watch.folder / "validation.csv") == trainer.validation
+    assert [step for step, _ in trainer.validation] == [1, 2]
+    assert (watch.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_validation_loss_of_the_same_network_is_the_same(watched):
+    trainer, watch = watched
+    network = trainer.averaged()
+    assert watch._validation_loss(trainer, network) == trainer.validation[-1][1]
+
+
+def test_every_checkpoint_leaves_a_picture(watched):
+    _, watch = watched
+    names = sorted(path.name for path in (watch.folder / "samples").iterdir())
+    assert names == [f"step_{step:08d}.png" for step in (1, 2)]
+    last = (watch.folder / "samples" / names[-1]).read_bytes()
+    assert (watch.folder / "samples.png").read_bytes() == last
+    assert imagecodecs.png_decode(last).std() > 0
+
+
+def test_the_last_states_are_kept(watched):
+    trainer, _ = watched
+    names = sorted(path.name for path in trainer.folder.iterdir())
+    assert names == ["state_00000002.pt"]
+
+
+def test_tensorboard_is_told_everything_once(watched):
+    trainer, watch = watched
+    told = [(step, value) for name, step, value in watch.board.scalars if name == "loss/training"]
+    assert told == trainer.losses
+    assert [step for _, step in watch.board.images] == [1, 2]
+
+
+def test_tensorboard_is_used_where_it_is_installed(monkeypatch, tmp_path):
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Board
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert tensorboard(tmp_path).folder == str(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert tensorboard(tmp_path) is None
+
+
+def test_the_real_piece_is_cut_from_the_images(watched):
+    trainer, _ = watched
+    pairs = trainer.windows.pairs
+    rect = Rect(32, 64, 64, 32)
+    real = real_piece(pairs, 4, rect)
+    np.testing.assert_array_equal(real, pairs.images[:, :, 32:96, 64:96])
+
+
+def test_a_piece_generated_twice_is_the_same(watched, tiny_spec):
+    trainer, _ = watched
+    piece = piece_of(FIELD, 32)
+    assert piece.rounded_out(32) == piece and piece.cut(FIELD) == piece
+    network = trainer.averaged()
+    first, again = (generate_piece(network, trainer.windows.pairs, piece) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    other = generate_piece(Network(tiny_spec).eval(), trainer.windows.pairs, piece)
+    assert first.shape == (2, 2, piece.height, piece.width)
+    assert (other != first).any()

@@ -1,0 +1,13 @@
+"""Adapter of the rule `split`."""
+
+from pathlib import Path
+
+from teramind.job import job
+
+with job(snakemake) as config:
+    from teramind.images import open_images
+    from teramind.report.split import draw_split
+
+    split, images = config.split(), open_images(snakemake.input[0], config.network.stains)
+    draw_split(split, images, Path(snakemake.output.picture))
+    split.write(Path(snakemake.output.parts))
