@@ -82,7 +82,7 @@ def carries_copy(network: Network) -> bool:
     if not has_room(network):
         return False
     carrier = _last_block(network).skip.bias[2 * len(network.spec.stains)]
-    return math.isclose(float(carrier), CARRIER)
+    return math.isclose(float(carrier.detach()), CARRIER)
 
 
 @torch.no_grad()
