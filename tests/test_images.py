@@ -150,8 +150,8 @@ def test_an_image_without_ome_metadata_is_refused(tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     scale=st.floats(0.3, 5),
-    height=st.integers(8, 60),
-    width=st.integers(8, 60),
+    height=st.integers(12, 60),
+    width=st.integers(12, 60),
     z=st.integers(1, 2),
 )
 def test_any_pixel_size_is_the_mean_over_the_area(tmp_path_factory, scale, height, width, z):
