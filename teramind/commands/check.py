@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from teramind.config import missing_files, parse_config, read_config
+from teramind.config import missing_files, parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 
 

@@ -6,9 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
-
-from teramind.config import Config, parse_config
+from teramind.config import parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 
 
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.workers < 1:
         raise UserError(f"--workers: got {arguments.workers}; must be at least 1")
-    config = read_config(arguments.configfile)
+    config = parse_config(read_config(arguments.configfile))
     given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
     if not arguments.search:
         plan = estimate(config, given)
@@ -56,15 +55,3 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps({"plans": [plan_record(plan, notes) for plan in plans]}))
     else:
         print(search_table(plans), plan_table(plans[0], notes), sep="\n\n")
-
-
-def read_config(path: Path) -> Config:
-    """Read a configuration file. Raises UserError when there is none or it is not valid."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"configuration {path}: not readable: {line}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"configuration {path}: must be a mapping of sections")
-    return parse_config(values)

@@ -6,7 +6,6 @@ Validation collects all problems and names each key, what it got and what it may
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.learning import Train
-from teramind.config.reading import read_config
 from teramind.config.results import (
     differences,
     other_settings,
@@ -28,7 +27,6 @@ __all__ = [
     "missing_files",
     "other_settings",
     "parse_config",
-    "read_config",
     "refuse_other_results",
     "refuse_unwritable_results",
 ]

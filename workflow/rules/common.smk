@@ -13,10 +13,10 @@ from teramind.config import (
     missing_files,
     other_settings,
     parse_config,
-    read_config,
     refuse_other_results,
     refuse_unwritable_results,
 )
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
