@@ -26,7 +26,7 @@ evaluate-bundled: $(INSTALLED)
 	$(BIN)/snakemake --cores 2 --configfile config/bundled.yaml
 	$(BIN)/python -m teramind headline results/bundled/evaluation.csv
 
-# The engine against the published scheme, in pairs; ends with one line of JSON. About four minutes.
+# The engine against the published scheme, in pairs; ends with one line of JSON.
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/engine.py
 
