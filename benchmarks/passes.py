@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.diffusion import sampling_steps
-from teramind.generate import Generator, touched
+from teramind.generate import Generator
 from teramind.geometry import BIN, Layout, Rect, Slab, Windows
 from teramind.network import Network
 from teramind.noise import PhiloxNoise
+from teramind.phase_plane import touched
 
 SLAB, STEPS, PHASES = 2048, 15, 3
 

@@ -24,16 +24,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from teramind.dataset import Batch, PairedImages, TrainingWindows
 from teramind.diffusion import alpha_at, balanced_weight, window_loss
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom
-from teramind.rate import TrainSettings
 from teramind.split import draw_split
-from teramind.start import calibration
-from teramind.train import Trainer
+from teramind.training.dataset import Batch, PairedImages, TrainingWindows
+from teramind.training.rate import TrainSettings
+from teramind.training.start import calibration
+from teramind.training.trainer import Trainer
 
 SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0
 STAINS = ("DAPI", "PolyT")

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from teramind.dataset import PairedImages, TrainingWindows
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import Rect
 from teramind.images import open_images, resample_images
 from teramind.network import NetworkSpec
+from teramind.training.dataset import PairedImages, TrainingWindows
 
 GENES, SECTIONS, DENSITY = 229, 4, 5e9 / (50 * 100_000 * 70_000)
 SHAPES = {"published: 2 x 2 patches of 64": (64, 2), "3 x 3 patches of 32": (32, 3)}

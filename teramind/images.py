@@ -24,6 +24,9 @@ _SHARD = 4096
 _TILE = 1 << 22
 """Pixels of the source that are read at once, about."""
 
+Span = tuple[int, int]
+"""Pixels [a, b) of the result along an axis."""
+
 WHITE = 255
 """Grey level of the brightest pixel."""
 
@@ -150,17 +153,13 @@ def _resampled(
     return made
 
 
-def _under(span: tuple[int, int], scale: float) -> slice:
+def _under(span: Span, scale: float) -> slice:
     """Pixels of the source that pixels [a, b) of the result touch."""
     return slice(math.floor(span[0] * scale), math.ceil(span[1] * scale - 1e-6))
 
 
 def _block_mean(
-    pixels: NDArray[np.integer],
-    ys: tuple[int, int],
-    xs: tuple[int, int],
-    scale: float,
-    white: int,
+    pixels: NDArray[np.integer], ys: Span, xs: Span, scale: float, white: int
 ) -> NDArray[np.uint8]:
     """255/white times the mean over whole blocks, rounded half up, in integers."""
     factor = int(scale)
@@ -172,11 +171,7 @@ def _block_mean(
 
 
 def _area_mean(
-    pixels: NDArray[np.integer],
-    ys: tuple[int, int],
-    xs: tuple[int, int],
-    scale: float,
-    white: int,
+    pixels: NDArray[np.integer], ys: Span, xs: Span, scale: float, white: int
 ) -> NDArray[np.uint8]:
     """255/white times the mean over the area of each pixel, rounded half up."""
     means = pixels.astype(np.float64)

@@ -14,11 +14,12 @@ from rich.progress import Progress as Bar
 from teramind.diffusion import sampling_steps, to_grey
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.generate import Generator, Progress
+from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.noise import Noise, PhiloxNoise, PublishedNoise
+from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
 from teramind.solver import SOLVERS
 
@@ -58,41 +59,54 @@ def generate_region(
     """
     expression = Raster.open(raster)
     check_panel(network.spec, expression.panel, str(raster))
-    volume = expression.bounds.rounded_out(network.spec.patch)
+    spec = network.spec
+    wanted, layout = _place(spec, expression, raster, region, bounds, steps)
+    generator = Generator(
+        network=for_inference(network),
+        expression=expression,
+        noise=make_noise(noise, seed=seed, spec=spec, windows=layout.windows),
+        layout=layout,
+        schedule=sampling_steps(steps, solver),
+        solver=SOLVERS[solver],
+    )
+    state = _all_windows(generator)[:, :, *wanted.within(layout.region)]
+    return state.astype(np.float32) if raw else to_grey(state)
+
+
+def _place(
+    spec: NetworkSpec,
+    expression: Raster,
+    raster: str | Path,
+    region: tuple[int, int, int, int] | None,
+    bounds: str,
+    steps: int,
+) -> tuple[Rect, Layout]:
+    """The region in pixels, and the lattice around it; see `generate_region`."""
+    volume = expression.bounds.rounded_out(spec.patch)
     wanted = Rect(*region) if region else volume
     if wanted.cut(volume) != wanted:
         raise UserError(f"region {tuple(wanted)}: reaches outside the raster, {tuple(volume)}")
-    around = wanted.rounded_out(network.spec.patch)
+    around = wanted.rounded_out(spec.patch)
     if bounds == "region" and around != wanted:
         raise UserError(
             f"region {tuple(wanted)}: as bounds its edges must be multiples of the patch edge "
-            f"{network.spec.patch}"
+            f"{spec.patch}"
         )
-    windows = Windows(sections=network.spec.sections, planes=expression.sections)
+    windows = Windows(sections=spec.sections, planes=expression.sections)
     if not len(windows):
         raise UserError(
             f"raster {raster}: {expression.sections} sections are too few for windows of "
-            f"{network.spec.sections}"
+            f"{spec.sections}"
         )
-    layout = Layout(
+    return wanted, Layout(
         bounds=around if bounds == "region" else volume,
         region=around,
-        patch=network.spec.patch,
+        patch=spec.patch,
         slab=max(around.height, around.width),
         windows=windows,
         steps=steps,
         phases=1,
     )
-    generator = Generator(
-        network=for_inference(network),
-        expression=expression,
-        noise=make_noise(noise, seed=seed, spec=network.spec, windows=windows),
-        layout=layout,
-        schedule=sampling_steps(steps, solver),
-        solver=SOLVERS[solver],
-    )
-    state = _all_windows(generator)[:, :, *wanted.within(around)]
-    return state.astype(np.float32) if raw else to_grey(state)
 
 
 def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:

@@ -17,11 +17,12 @@ from teramind.diffusion import sampling_steps, to_grey
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.files import digest
-from teramind.generate import Generator, Progress
+from teramind.generate import Generator
 from teramind.geometry import Rect, Slab
 from teramind.network import Network, load_network
 from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
+from teramind.phase_plane import Progress
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
 from teramind.state import SavedStates, load_parts, load_state, save_state

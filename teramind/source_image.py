@@ -181,7 +181,9 @@ def _end(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
 def _edge(sizes: set[float], path: Path, where: str) -> float:
     """Edge of a pixel in um, from its height and width."""
     size = min(sizes)
-    if not np.isfinite([*sizes]).all() or size <= 0 or max(sizes) - size > 1e-6 * size:
+    if size <= 0:
+        raise UserError(f"image {path}: pixels of {size} um; must be a finite number above 0")
+    if not np.isfinite([*sizes]).all() or max(sizes) - size > 1e-6 * size:
         raise UserError(
             f"image {path}: its OME metadata must give {where}, equal and with a unit of length"
         )

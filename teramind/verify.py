@@ -7,6 +7,7 @@ above). Records are what Snakemake sees of the volume: without one, it makes its
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from teramind.volume import verify_shards
 
 FOLDERS = ("receipts", "pyramid")
 """Where the records lie, beside the volume."""
+
+_SHARD = re.compile(r"\d+/c/\d+/(?P<section>\d+)/\d+/\d+")
+"""Path of a shard in a volume: level, stain, section, row, column."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _section(shard: dict[str, Any]) -> int:
-    """Section of a shard, from its path level/c/stain/section/row/column."""
-    return int(shard["path"].split("/")[3])
+    """Section of a shard. Raises ValueError when its path is not one inside a volume."""
+    if not (found := _SHARD.fullmatch(shard["path"])):
+        raise ValueError(shard["path"])
+    return int(found["section"])
 
 
 def _again(path: Path) -> str:

@@ -1,8 +1,12 @@
 """What several test files share: golden numbers, real data, a tiny network."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tests run side by side, one process a core: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 

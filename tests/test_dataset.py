@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_pair import FIELD, blob_windows, write_raster
 
-from teramind.dataset import PairedImages, TrainingWindows
 from teramind.errors import UserError
 from teramind.geometry import BIN, EMPTY, Rect
+from teramind.training.dataset import PairedImages, TrainingWindows
 
 
 def equal(a, b):

@@ -13,9 +13,9 @@ import torch
 from training_pair import SETTINGS, blob_windows
 
 from teramind.errors import UserError
-from teramind.parallel import Team
-from teramind.resume import saved_states
-from teramind.train import Trainer
+from teramind.training.parallel import Team
+from teramind.training.resume import saved_states
+from teramind.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -11,8 +11,9 @@ from workflow_project import SIZE, Project, molecules, planned
 from teramind.config import parse_config
 from teramind.expression import RasterWriter
 from teramind.expression.raster import Raster
-from teramind.generate import Generator, touched
+from teramind.generate import Generator
 from teramind.geometry import BIN
+from teramind.phase_plane import touched
 from teramind.plan.assume import assume
 from teramind.plan.estimate import estimate
 from teramind.plan.tissue import wanted_patches

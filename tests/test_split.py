@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from teramind.errors import UserError
 from teramind.geometry import BIN, EMPTY, Rect
-from teramind.places import Places
 from teramind.report.split import draw_split as draw_picture
 from teramind.split import Split, draw_split, whole_plane
+from teramind.training.places import Places
 
 PLANE = Rect(0, 0, 1000, 1400)
 ASKED = {"block": 200, "guard": 48, "validation": 0.15, "test": 0.2, "seed": 3}

@@ -7,12 +7,12 @@ import pytest
 import torch
 from training_pair import FIELD, SETTINGS, blob_windows, write_raster
 
-from teramind.dataset import PairedImages, TrainingWindows
 from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network, save_network
 from teramind.network.initial import copy_weights, start_as_copy, wake_genes
-from teramind.train import Trainer
+from teramind.training.dataset import PairedImages, TrainingWindows
+from teramind.training.trainer import Trainer
 
 ROOMY = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
 

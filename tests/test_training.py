@@ -13,13 +13,13 @@ import pytest
 import torch
 from training_pair import SETTINGS, blob_windows
 
-from teramind.ahead import Ahead
 from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.network import Network
-from teramind.rate import TrainSettings, rate_at
-from teramind.resume import saved_states
-from teramind.train import SKIPPED_IN_A_ROW, Trainer
+from teramind.training.ahead import Ahead
+from teramind.training.rate import TrainSettings, rate_at
+from teramind.training.resume import saved_states
+from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer
 
 
 def losses_on(network, batches):
@@ -63,7 +63,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
 from training_pair import SETTINGS, blob_windows
-from teramind.train import Trainer
+from teramind.training.trainer import Trainer
 from teramind.network import NetworkSpec
 
 folder = Path({str(folder)!r})

@@ -115,9 +115,10 @@ def test_repair_removes_the_records_that_do_not_hold_and_no_other(results):
         ('{"slab": "w00_r00_c00", "sha', "damaged"),
         ('{"slab": "w00_r00_c00"}', "damaged"),
         ('{"slab": "w00_r00_c00", "shards": [{"path": "zarr.json"}]}', "damaged"),
+        ('{"slab": "w00_r00_c00", "shards": [{"path": "../../c/0/0/0/0"}]}', "damaged"),
         ('{"slab": "w00_r00_c01", "shards": []}', "holds the record of w00_r00_c01"),
     ],
-    ids=["empty", "truncated", "no shards", "strange shard", "another slab's"],
+    ids=["empty", "truncated", "no shards", "strange shard", "shard outside", "another slab's"],
 )
 def test_a_faulty_record_is_a_fault(results, content, line):
     path = results / "volume/receipts/w00_r00_c00.json"

@@ -12,9 +12,9 @@ from training_pair import FIELD, SETTINGS, blob_windows
 
 from teramind.geometry import Rect
 from teramind.network import Network
-from teramind.preview import generate_piece, piece_of, real_piece
-from teramind.train import Trainer
-from teramind.watch import Sample, Watch, tensorboard
+from teramind.training.preview import generate_piece, piece_of, real_piece
+from teramind.training.trainer import Trainer
+from teramind.training.watch import Sample, Watch, tensorboard
 
 
 class Board:

@@ -17,8 +17,8 @@ from teramind.config import parse_config
 from teramind.errors import UserError
 from teramind.network import load_network
 from teramind.phantom import PANEL as PHANTOM_PANEL
-from teramind.recipe import train_from_config
-from teramind.resume import saved_states
+from teramind.training.recipe import train_from_config
+from teramind.training.resume import saved_states
 
 TRAINING = {
     "phantom": {"height": 128, "width": 192, "seed": 3},

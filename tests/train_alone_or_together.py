@@ -7,9 +7,9 @@ from pathlib import Path
 from training_pair import SETTINGS, blob_windows
 
 from teramind.network import NetworkSpec
-from teramind.parallel import team
-from teramind.rate import TrainSettings
-from teramind.train import Trainer
+from teramind.training.parallel import team
+from teramind.training.rate import TrainSettings
+from teramind.training.trainer import Trainer
 
 
 def main() -> None:

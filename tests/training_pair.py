@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from teramind.dataset import PairedImages, TrainingWindows
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
-from teramind.rate import TrainSettings
+from teramind.training.dataset import PairedImages, TrainingWindows
+from teramind.training.rate import TrainSettings
 
 FIELD = Rect(0, 0, 128, 160)
 SETTINGS = TrainSettings(steps=6, learning_rate=3e-3, warmup=3, save_minutes=60)

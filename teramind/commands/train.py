@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from teramind.errors import UserError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The config."""
@@ -22,18 +20,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: when the config or its data are at fault, or training is asked to end.
     """
-    import yaml
-
     from teramind.config import parse_config
-    from teramind.recipe import train_from_config
+    from teramind.config.reading import read_config
+    from teramind.training.recipe import train_from_config
 
-    try:
-        values = yaml.safe_load(arguments.configfile.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{arguments.configfile}: not a readable config ({line})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{arguments.configfile}: not a config; it must be a mapping of sections")
-    config = parse_config(values)
+    config = parse_config(read_config(arguments.configfile))
     if not train_from_config(config):
         print("training: the time of train.minutes is over; the same command goes on")

@@ -6,13 +6,15 @@ Validation collects all problems and names each key, what it got and what it may
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.learning import Train
+from teramind.config.parse import missing_files, parse_config
 from teramind.config.results import (
     differences,
     other_settings,
     refuse_other_results,
     refuse_unwritable_results,
 )
-from teramind.config.whole import FROM_TRAINING, Config, flatten, missing_files, parse_config
+from teramind.config.values import flatten
+from teramind.config.whole import FROM_TRAINING, Config
 
 __all__ = [
     "FROM_TRAINING",

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, Edge, PathText, PlaneBox, Section, Text, Whole
+from teramind.config.values import Count, Edge, Name, PathText, PlaneBox, Section, Text, Whole
 
 
 class SplitSection(Section):
-    """How the plane is cut into a training, a validation and a test part; see `teramind.split`."""
+    """How the plane is cut into training, validation and test part; see `teramind.split`."""
 
     block: Annotated[Whole, Field(ge=32)] = Field(1024, description="edge of a block in pixels")
     guard: Whole = Field(
@@ -58,8 +58,24 @@ class Phantom(Section):
     seed: Whole = Field(0, ge=0)
 
 
+class TrainingTiles(Section):
+    """Published training tiles, read in place; see `training.tile_windows`."""
+
+    folder: PathText = Field(description="holds gene_<mouse> and img_<mouse>")
+    lists: tuple[PathText, ...] = Field(
+        min_length=1, description="CSV files that name tiles in a column pth"
+    )
+    leave_out: Name | None = Field(
+        None, description="mouse whose tiles do not train but validate: the one to be drawn"
+    )
+
+
 class Train(Section):
-    """How to learn a checkpoint; needs `reference`."""
+    """How to learn a checkpoint; needs `reference` or `tiles`."""
+
+    tiles: TrainingTiles | None = Field(
+        None, description="published tiles to learn from instead of the plane's own images"
+    )
 
     base: Annotated[Whole, Field(ge=2, multiple_of=2)] = Field(
         8, description="channels at full size"

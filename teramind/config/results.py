@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from teramind.config.whole import Config, flatten
+from teramind.config.values import flatten
+from teramind.config.whole import Config
 from teramind.errors import UserError
 
 

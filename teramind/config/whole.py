@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Evaluation, Phantom, Reference, Train
-from teramind.config.problems import problem
 from teramind.config.published import (
     BRAINS,
     NETWORKS,
@@ -21,7 +20,7 @@ from teramind.config.published import (
     archive_of,
     published_conflicts,
 )
-from teramind.config.values import PathText, Region, Section, Text
+from teramind.config.values import PathText, Region, Section, Text, flatten
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.schedule import timesteps
@@ -69,7 +68,7 @@ class Config(Section):
 
     def _conflicts(self) -> Iterator[str]:
         """What is wrong between keys that are each right."""
-        if self.trains and (self.train is None or self.reference is None):
+        if self.trains and (self.train is None or not (self.reference or self.train.tiles)):
             yield "network.checkpoint: 'train' needs the sections train and reference"
         if self.trains and self.expression.panel is None:
             yield "expression.panel: missing; training needs a gene list"
@@ -244,56 +243,3 @@ class Config(Section):
             del settings["reference"], settings["train"]
         settings["region"] = list(self._box) if self._box else "all"
         return {key: value for key, value in flatten(settings).items() if key not in free}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings -> one level, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def parse_config(values: Mapping[str, Any]) -> Config:
-    """Validate a configuration.
-
-    Raises:
-        UserError: with one line per problem, each naming the key, what it got and what may be.
-    """
-    try:
-        return Config.model_validate(dict(values))
-    except ValidationError as error:
-        kinds = ("molecules", "cells", "tiles")
-        errors = error.errors(include_url=False)
-        # pydantic finds a list too short whose entries are at fault
-        inner = {e["loc"][:depth] for e in errors for depth in range(len(e["loc"]))}
-        found = (problem(e, Config, kinds) for e in errors if not e["loc"] or e["loc"] not in inner)
-        raise UserError(*(line for lines in found for line in lines.split("\n"))) from None
-
-
-def missing_files(config: Config) -> list[str]:
-    """One line per file or folder that the configuration names and nobody will make.
-
-    The source is needed until the raster is there.
-    """
-    binned = Path(config.results, "expression", "raster.zarr").exists()
-    made = config.phantom is not None
-    named = {
-        "expression.source": None if made or binned else config.expression.source,
-        "expression.panel": config.expression.panel,
-        "expression.synonyms": None if binned else config.expression.synonyms,
-        "network.checkpoint": None if config.trains else config.network.checkpoint,
-        "train.start": config.train.start if config.trains and config.train else None,
-        "train.start_panel": config.train.start_panel if config.trains and config.train else None,
-        "reference.images": config.reference.images if config.reference and not made else None,
-        "attention.pathways": config.attention.pathways if config.attention else None,
-        "attention.regions": config.attention.regions if config.attention else None,
-    }
-    return [
-        f"{key}: no such file: {path}"
-        for key, path in named.items()
-        if path is not None and not path.startswith(PREFIX) and not Path(path).exists()
-    ]

@@ -87,9 +87,41 @@ def evaluate(
         UserError: when volume, reference and holdout share no pixels, the stains differ, or what
             `frechet` or `cellpose` need is not there.
     """
+    comparison = _comparison(volume, raster, reference, holdout, lattice, frechet, cellpose)
+    areas = {"holdout": holdout.cut(comparison.shared)} if holdout else {}
+    areas["whole"] = comparison.shared
+    measures = pd.DataFrame(comparison.rows(areas)).astype({"section": "Int64"})
+    _write_table(measures, Path(table))
+    regression = comparison.regression
+    record = {
+        "smoothing_um": SUMMARY_SCALE_UM,
+        "pixel_size_um": comparison.layout.pixel_size_um,
+        "compared": comparison.reference is not None,
+        "holdout": holdout and list(holdout),
+        "whole": list(comparison.shared),
+        "notes": NOTES,
+        "frechet": _frechet(measures),
+        "histograms": comparison.histograms(next(iter(areas.values()))),
+        "regression": regression and regression.weights.tolist(),
+        "sections": _summary(measures),
+    }
+    write_json(summary, record)
+    return record
+
+
+def _comparison(
+    volume: str | Path,
+    raster: str | Path,
+    reference: str | Path | None,
+    holdout: Rect | None,
+    lattice: Lattice,
+    frechet: str | None,
+    cellpose: str | Path | None,
+) -> Comparison:
+    """Open what is compared, and find what both show; see `evaluate`."""
     layout = volume_layout(volume)
+    pixel, shared = layout.pixel_size_um, volume_place(layout).rect
     images = None if reference is None else open_images(reference, layout.stains)
-    shared = volume_place(layout).rect
     if images is not None:
         shared = _shared(layout, images, where=f"reference {reference}")
     if holdout is not None and not holdout.cut(shared).height:
@@ -98,8 +130,8 @@ def evaluate(
             "share; give a rectangle inside (y, x, height, width in pixels)"
         )
     expression = Raster.open(raster)
-    pixel = layout.pixel_size_um
-    comparison = Comparison(
+    by_watershed = partial(find_nuclei, pixel_size_um=pixel)
+    return Comparison(
         layout=layout,
         generated=open_level(volume, 0),
         reference=images,
@@ -107,29 +139,9 @@ def evaluate(
         regression=None if images is None else fit_regression(expression, images, holdout),
         shared=shared,
         lattice=lattice,
-        finder=cellpose_finder(cellpose, pixel_size_um=pixel)
-        if cellpose
-        else partial(find_nuclei, pixel_size_um=pixel),
+        finder=cellpose_finder(cellpose, pixel_size_um=pixel) if cellpose else by_watershed,
         features=feature_network(frechet) if frechet else None,
     )
-    areas = {"holdout": holdout.cut(shared)} if holdout else {}
-    areas["whole"] = shared
-    measures = pd.DataFrame(comparison.rows(areas)).astype({"section": "Int64"})
-    _write_table(measures, Path(table))
-    record = {
-        "smoothing_um": SUMMARY_SCALE_UM,
-        "pixel_size_um": layout.pixel_size_um,
-        "compared": images is not None,
-        "holdout": holdout and list(holdout),
-        "whole": list(shared),
-        "notes": NOTES,
-        "frechet": _frechet(measures),
-        "histograms": comparison.histograms(next(iter(areas.values()))),
-        "regression": comparison.regression and comparison.regression.weights.tolist(),
-        "sections": _summary(measures),
-    }
-    write_json(summary, record)
-    return record
 
 
 def _write_table(measures: pd.DataFrame, path: Path) -> None:

@@ -92,13 +92,20 @@ def bin_expression(
         if region:
             _require_overlap(path, region, data.extent, whole=False)
     _write_table(match.table(data.molecules), Path(panel_table_path))
+    return _numbers(writer, data, match, molecules)
+
+
+def _numbers(
+    writer: RasterWriter, data: Source, match: PanelMatch, molecules: int
+) -> dict[str, Any]:
+    """What was read, and how much of it the raster holds, for the record and the report."""
     return {
         "molecules": molecules,
         "molecules_in_raster": sum(writer.molecules_per_section),
         "molecules_outside": writer.outside,
         "molecules_of_other_genes": sum(data.molecules[name] for name in match.extra),
         "molecules_per_section": writer.molecules_per_section,
-        "panel_genes": len(panel),
+        "panel_genes": len(match.panel),
         "panel_genes_matched": len(match.matched),
         "panel_fraction": match.fraction,
         "extent": list(writer.extent),

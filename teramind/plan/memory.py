@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from teramind.generate import GENE_BYTES
+from teramind.gene_features import GENE_BYTES
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import NetworkSpec
 from teramind.plan.flops import PatchCost

@@ -67,7 +67,6 @@ def write_report(
         UserError: when volume, raster or reference are not what they should be.
     """
     scores = read_json(evaluation) if evaluation else None
-    compared = bool(scores and scores["compared"])
     record = read_json(provenance)
     layout = volume_layout(volume)
     page = {
@@ -82,12 +81,7 @@ def write_report(
         "summary": read_json(summary),
         "seams": read_seams(receipts),
         "visible": VISIBLE,
-        "scores": scores if compared else None,
-        "alone": scores if scores and not compared else None,
-        "verdicts": verdicts(scores) if compared and scores else [],
-        "measures": measures_figure(evaluation.with_suffix(".csv"), scores)
-        if evaluation and scores and compared
-        else None,
+        **_evaluation(evaluation, scores),
         "split": _embed(split, "Training, validation and test part over the tissue"),
         "training": _training(training),
         "attention": read_attention(attention) if attention else None,
@@ -100,6 +94,17 @@ def write_report(
     }
     with atomic_path(path) as temporary:
         temporary.write_text(_template().render(page), encoding="utf-8")
+
+
+def _evaluation(path: Path | None, scores: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the page says of an evaluation: against real images, or of the volume alone."""
+    none: dict[str, Any] = {"scores": None, "alone": None, "verdicts": [], "measures": None}
+    if path is None or scores is None:
+        return none
+    if not scores["compared"]:
+        return none | {"alone": scores}
+    figure = measures_figure(path.with_suffix(".csv"), scores)
+    return {"scores": scores, "alone": None, "verdicts": verdicts(scores), "measures": figure}
 
 
 def _template() -> Any:

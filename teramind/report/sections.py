@@ -5,38 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
-from scipy.ndimage import uniform_filter
 
 from teramind.evaluate.baseline import Regression
-from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
 from teramind.report.pictures import (
-    LONGEST,
-    Floats,
     Grey,
-    Grid,
     Picture,
-    bin_means,
-    block_mean,
     colour_bar,
     composite_picture,
     density_picture,
     display_limit,
     grey_picture,
 )
-from teramind.volume import VolumeLayout, open_level, volume_layout
+from teramind.report.section_pixels import SectionPixels, SectionReader
 
 MOST_SECTIONS = 12
 """Sections shown at most."""
-
-CLOSE_UP = 320
-"""Longest edge of a close-up in pixels of the plane."""
 
 
 @dataclass(frozen=True)
@@ -84,50 +71,6 @@ class Gallery:
     real: bool
 
 
-class Stack(NamedTuple):
-    """Images (c, z, y, x) and where they lie: number of the first section, rectangle of a plane."""
-
-    array: zarr.Array[Any]
-    first: int
-    rect: Rect
-
-    def has(self, section: int) -> bool:
-        """Whether the stack holds that section."""
-        return 0 <= section - self.first < self.array.shape[1]
-
-    def read(self, c: int, section: int, rect: Rect) -> Grey:
-        """Return the pixels (y, x) of `rect`, 0 outside the stack."""
-        out = np.zeros((rect.height, rect.width), np.uint8)
-        shared = rect.cut(self.rect)
-        if shared.height:
-            part = self.array[c, section - self.first, *shared.within(self.rect)]
-            out[shared.within(rect)] = part
-        return out
-
-    def shrunk(self, c: int, section: int, rect: Rect, factor: int) -> Grey:
-        """Return the means of blocks of `factor` pixels over `rect`, rounded."""
-
-        def rows(top: int, bottom: int) -> Grey:
-            return self.read(c, section, Rect(rect.y + top, rect.x, bottom - top, rect.width))
-
-        return (block_mean(rows, rect.height, factor) + 0.5).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """What is read of one section: a picture per stain, real ones where there are any."""
-
-    number: int
-    made: list[Grey]
-    real: list[Grey]
-    density: Floats
-    close: Rect | None
-    close_made: list[Grey]
-    close_real: list[Grey]
-    close_fitted: list[Grey]
-    close_density: Floats | None
-
-
 def section_gallery(
     volume: str | Path,
     raster: str | Path,
@@ -143,7 +86,7 @@ def section_gallery(
     `holdout` (pixels of the plane) is outlined where there are real images. Memory: the pictures,
     whatever the volume's size.
     """
-    reader = _Reader(
+    reader = SectionReader(
         volume, Raster.open(raster), reference=reference, holdout=holdout, weights=weights
     )
     pixels = [reader.read(z) for z in evenly_chosen(reader.layout.shape[1], MOST_SECTIONS)]
@@ -175,105 +118,10 @@ def scale_bar(width_um: float) -> tuple[float, str]:
     return 100 * length / width_um, label
 
 
-class _Reader:
-    """Reads the pixels of a section at the scale of the pictures."""
-
-    def __init__(
-        self,
-        volume: str | Path,
-        raster: Raster,
-        *,
-        reference: Path | None,
-        holdout: Rect | None,
-        weights: Regression | None,
-    ) -> None:
-        self.weights = weights
-        self.layout, self.raster, self.holdout = volume_layout(volume), raster, holdout
-        first, self.rect = volume_place(self.layout)
-        level = _level(self.layout)
-        plane = self.layout.plane(level)
-        self.extra = -(-max(plane) // LONGEST)
-        self.small = Stack(open_level(volume, level), first, Rect(0, 0, *plane))
-        self.full = Stack(open_level(volume, 0), first, self.rect)
-        self.grid = Grid(self.rect, self.extra * 2**level)
-        self.real: Stack | None = None
-        if reference is not None:
-            images = open_images(reference, self.layout.stains)
-            self.real = Stack(images, 0, Rect(0, 0, *images.shape[2:]))
-
-    @property
-    def close_up(self) -> tuple[int, int] | None:
-        """Height and width of close-ups in pixels; None for sections that show all detail."""
-        longest = max(self.rect.height, self.rect.width)
-        if longest <= 2 * CLOSE_UP:
-            return None
-        share = CLOSE_UP / longest
-        return max(round(self.rect.height * share), 1), max(round(self.rect.width * share), 1)
-
-    def read(self, z: int) -> _Pixels:
-        """Read section `z` of the volume."""
-        number, stains = z + self.small.first, range(len(self.layout.stains))
-        made = [self.small.shrunk(c, number, self.small.rect, self.extra) for c in stains]
-        close = self._close_rect(made)
-        real = self.real if self.real and self.real.has(number) else None
-        return _Pixels(
-            number=number,
-            made=made,
-            real=[real.shrunk(c, number, self.rect, self.grid.factor) for c in stains]
-            if real
-            else [],
-            density=bin_means(self.raster, number, self.grid),
-            close=close,
-            close_made=[self.full.read(c, number, close) for c in stains] if close else [],
-            close_real=[real.read(c, number, close) for c in stains] if close and real else [],
-            close_fitted=[self._fitted(c, number, close) for c in stains]
-            if close and real and self.weights
-            else [],
-            close_density=bin_means(self.raster, number, Grid(close, 1)) if close else None,
-        )
-
-    def _fitted(self, c: int, section: int, rect: Rect) -> Grey:
-        """Return what the regression makes of the expression."""
-        assert self.weights is not None
-        grey = self.weights.predict(self.raster, section, rect, c)
-        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-
-    def _close_rect(self, made: Sequence[Grey]) -> Rect | None:
-        """Return the close-up: the middle of the holdout, else where the stains are brightest.
-
-        A small section is its own close-up where it stands beside a regression.
-        """
-        if not self.close_up:
-            return self.rect if self.real and self.weights else None
-        height, width = self.close_up
-        if self.real and self.holdout:
-            y = self.holdout.y + (self.holdout.height - height) // 2
-            x = self.holdout.x + (self.holdout.width - width) // 2
-        else:
-            y, x = (corner * self.grid.factor for corner in self._brightest(made, height, width))
-            y, x = y + self.rect.y - height // 2, x + self.rect.x - width // 2
-        y = min(max(y, self.rect.y), self.rect.bottom - height)
-        x = min(max(x, self.rect.x), self.rect.right - width)
-        return Rect(y, x, height, width)
-
-    def _brightest(self, made: Sequence[Grey], height: int, width: int) -> tuple[int, int]:
-        """Return the picture pixel (y, x) around which a close-up would be brightest."""
-        size = (max(height // self.grid.factor, 1), max(width // self.grid.factor, 1))
-        bright = uniform_filter(np.sum(made, axis=0, dtype=np.float32), size, mode="constant")
-        y, x = np.unravel_index(int(np.argmax(bright)), bright.shape)
-        return int(y), int(x)
-
-
-def _level(layout: VolumeLayout) -> int:
-    """Return the first level no longer than a picture, else the last."""
-    small = (n for n in range(layout.levels) if max(layout.plane(n)) <= LONGEST)
-    return next(small, layout.levels - 1)
-
-
 class _Artist:
     """Draws figures of sections that share their grey and colour scales."""
 
-    def __init__(self, reader: _Reader, pixels: Sequence[_Pixels]) -> None:
+    def __init__(self, reader: SectionReader, pixels: Sequence[SectionPixels]) -> None:
         self.stains = reader.layout.stains
         self.rect, self.holdout = reader.rect, reader.holdout
         self.pixel_size_um = reader.layout.pixel_size_um
@@ -288,7 +136,7 @@ class _Artist:
         ]
         self.most = display_limit([p.density for p in pixels])
 
-    def rows(self, p: _Pixels) -> list[tuple[str, tuple[Figure, ...]]]:
+    def rows(self, p: SectionPixels) -> list[tuple[str, tuple[Figure, ...]]]:
         """Return the rows of figures of one section, each with its CSS class."""
         top = ("wide", (self._overview(p), self._expression(p)))
         if not p.real:
@@ -311,26 +159,26 @@ class _Artist:
         percent, label = scale_bar(rect.width * self.pixel_size_um)
         return Figure(picture, caption, percent, label, boxes, limit)
 
-    def _overview(self, p: _Pixels) -> Figure:
+    def _overview(self, p: SectionPixels) -> Figure:
         names = " and ".join(self.stains)
         alt = f"Generated section {p.number}, {names} in colour"
         picture = composite_picture(p.made, self.limits, self.stains, alt)
         boxes = [self._box("close", p.close)] if p.close and p.close != self.rect else []
         return self._figure(picture, f"Generated: {names}", self.rect, *boxes)
 
-    def _expression(self, p: _Pixels) -> Figure:
+    def _expression(self, p: SectionPixels) -> Figure:
         alt = f"Molecules of all genes per bin in section {p.number}, the expression read"
         picture = density_picture(p.density, self.most, alt)
         caption = "Expression it came from: molecules of all genes per bin"
         return self._figure(picture, caption, self.rect, limit=self.most)
 
-    def _grey(self, p: _Pixels, c: int, images: Sequence[Grey], kind: str) -> Figure:
+    def _grey(self, p: SectionPixels, c: int, images: Sequence[Grey], kind: str) -> Figure:
         alt = f"{kind.capitalize()} {self.stains[c]} of section {p.number} in grey"
         picture = grey_picture(images[c], self.limits[c], alt)
         boxes = [self._box("holdout", self.holdout)] if p.real and self.holdout else []
         return self._figure(picture, f"{self.stains[c]}, {kind}", self.rect, *boxes)
 
-    def _close_ups(self, p: _Pixels) -> tuple[Figure, ...]:
+    def _close_ups(self, p: SectionPixels) -> tuple[Figure, ...]:
         """Return the close-up, after the real one where there is one."""
         if p.close is None:
             return ()

@@ -5,7 +5,8 @@ from said import check, file, row
 from workflow_project import config_with
 
 from teramind.__main__ import main
-from teramind.config import parse_config, read_config
+from teramind.config import parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 
 RUNS = "__use_yte__: true\ntitle: ?__import__('os').mkdir('ran')\n"

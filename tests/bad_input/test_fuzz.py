@@ -16,7 +16,8 @@ from test_bad_files import h5ad, image, read_cells, resample
 from test_bad_tables import TABLE, bin_table, parquet
 from workflow_project import config_with
 
-from teramind.config import parse_config, read_config
+from teramind.config import parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.network import Network, NetworkSpec, load_network, save_network

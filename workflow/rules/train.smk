@@ -54,6 +54,22 @@ if settings.trains:
     # resumable states lie beside the outputs, not among them: Snakemake would delete them when a
     # job is killed.
     ROUNDS = settings.train.rounds
+    LEARNED_FROM = (
+        {"lists": [given(path) for path in settings.train.tiles.lists]}
+        if settings.train.tiles
+        else {
+            "raster": RASTER,
+            "images": results("reference/images.zarr"),
+            "split": results("reference/split.json"),
+        }
+    )
+    LEARNED = {
+        "checkpoint": CHECKPOINT,
+        "losses": results("train/loss.csv"),
+        "picture": results("train/loss.png"),
+    }
+    if not settings.train.tiles:
+        LEARNED["samples"] = results("train/samples.png")
 
     def reached_in(number):
         """The record of a round of training."""
@@ -65,23 +81,12 @@ if settings.trains:
             name:
                 "train" if number == ROUNDS - 1 else f"train_r{number:03d}"
             input:
-                raster=RASTER,
-                images=results("reference/images.zarr"),
-                split=results("reference/split.json"),
+                **LEARNED_FROM,
                 panel=given(settings.expression.panel),
                 start=given(settings.train.start),
                 before=reached_in(number - 1) if number else [],
             output:
-                **(
-                    {
-                        "checkpoint": CHECKPOINT,
-                        "losses": results("train/loss.csv"),
-                        "picture": results("train/loss.png"),
-                        "samples": results("train/samples.png"),
-                    }
-                    if number == ROUNDS - 1
-                    else {"reached": reached_in(number)}
-                ),
+                **(LEARNED if number == ROUNDS - 1 else {"reached": reached_in(number)}),
             log:
                 log_of("train", f"round_{number:03d}"),
             benchmark:

@@ -7,7 +7,7 @@ from teramind.job import job
 with job(snakemake) as config:
     from teramind.errors import UserError
     from teramind.files import write_json
-    from teramind.launch import reached, run_training
+    from teramind.training.launch import reached, run_training
 
     log = Path(snakemake.log[0])
     finished = run_training(config, snakemake.config, threads=snakemake.threads, log=log)

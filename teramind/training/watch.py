@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from teramind.dataset import WindowSource
 from teramind.files import atomic_path
-from teramind.losses import draw_losses, write_table
 from teramind.network import Network
-from teramind.start import calibration
-from teramind.train import Trainer
+from teramind.training.dataset import WindowSource
+from teramind.training.losses import draw_losses, write_table
+from teramind.training.start import calibration
+from teramind.training.trainer import Trainer
 
 BATCHES = 8
 """Batches of the validation loss."""

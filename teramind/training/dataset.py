@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +16,14 @@ from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.geometry import EMPTY, Rect, Windows
 from teramind.network.spec import NetworkSpec
-from teramind.places import Places
+from teramind.schedule import TRAINING_STEPS
+from teramind.training.places import Places
 
 ALL = slice(None)
 """Every window of a step."""
+
+Cut = TypeVar("Cut")
+"""Where a window is cut, and how it is turned."""
 
 
 class Batch(NamedTuple):
@@ -77,7 +82,47 @@ class Place(NamedTuple):
     flip: bool
 
 
-class TrainingWindows:
+class RandomWindows(ABC, Generic[Cut]):
+    """Windows drawn at random, each a pure function of (seed, step).
+
+    A subclass says where windows are cut and what they hold; see `WindowSource`.
+
+    Args:
+        spec: the network's architecture.
+        edge: aligned patches p along a window's edge.
+        batch: windows per step.
+        seed: of places, turns, timesteps and noise.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, edge: int, batch: int, seed: int) -> None:
+        self.spec, self.edge, self.batch, self.seed = spec, edge, batch, seed
+
+    @property
+    def size(self) -> int:
+        """Edge of one window in pixels."""
+        return self.edge * self.spec.patch
+
+    def __call__(self, step: int, share: slice = ALL) -> Batch:
+        """The windows of `step`, or a share of them."""
+        rng = np.random.default_rng((self.seed, step))
+        cuts = [self._cut(rng) for _ in range(self.batch)]
+        size = (self.spec.channels, self.size, self.size)
+        noise = rng.standard_normal((self.batch, *size), dtype=np.float32)[share]
+        t = rng.integers(0, TRAINING_STEPS, self.batch)[share]
+        parts = zip(*(self._window(cut) for cut in cuts[share]), strict=True)
+        image, inside, counts = (torch.from_numpy(np.stack(part)) for part in parts)
+        return Batch(image, inside, torch.from_numpy(noise), counts, torch.from_numpy(t))
+
+    @abstractmethod
+    def _cut(self, rng: np.random.Generator) -> Cut:
+        """Draw where a window is cut, and how it is turned."""
+
+    @abstractmethod
+    def _window(self, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return image (stain z, W, W), inside (1, W, W) and counts (p^2, bins, bins, S, G)."""
+
+
+class TrainingWindows(RandomWindows[Place]):
     """Random windows of the training region, each a pure function of (seed, step).
 
     Args:
@@ -104,7 +149,8 @@ class TrainingWindows:
         closed: Iterable[Rect] = (),
         part: str = "train",
     ) -> None:
-        self.pairs, self.spec, self.edge, self.batch, self.seed = pairs, spec, edge, batch, seed
+        super().__init__(spec, edge=edge, batch=batch, seed=seed)
+        self.pairs = pairs
         self.windows = Windows(sections=spec.sections, planes=int(pairs.images.shape[1]))
         self._check_pairs()
         area = Rect(0, 0, pairs.height, pairs.width)
@@ -114,11 +160,6 @@ class TrainingWindows:
                 f"training: no window of {self.size} pixels fits the {part} part of the images "
                 f"({pairs.height} x {pairs.width})"
             )
-
-    @property
-    def size(self) -> int:
-        """Edge of one window in pixels."""
-        return self.edge * self.spec.patch
 
     def _check_pairs(self) -> None:
         images, raster, spec = self.pairs.images, self.pairs.raster, self.spec
@@ -141,27 +182,13 @@ class TrainingWindows:
                 f"in pixels of {spec.pixel_size_um} um; they must agree"
             )
 
-    def __call__(self, step: int, share: slice = ALL) -> Batch:
-        """The windows of `step`, or a share of them."""
-        rng = np.random.default_rng((self.seed, step))
-        places = [self._place(rng) for _ in range(self.batch)]
-        size = (self.spec.channels, self.size, self.size)
-        noise = rng.standard_normal((self.batch, *size), dtype=np.float32)
-        t = rng.integers(0, 1000, self.batch)
-        cut = [self._window(place) for place in places[share]]
-        image, inside, counts = (
-            torch.from_numpy(np.stack(part)) for part in zip(*cut, strict=True)
-        )
-        rest = (torch.from_numpy(part[share]) for part in (noise, t))
-        return Batch(image, inside, next(rest), counts, next(rest))
-
-    def _place(self, rng: np.random.Generator) -> Place:
+    def _cut(self, rng: np.random.Generator) -> Place:
         y, x = self.places[int(rng.integers(len(self.places)))]
         window = int(rng.integers(len(self.windows)))
         return Place(y, x, window, int(rng.integers(4)), bool(rng.integers(2)))
 
-    def _window(self, place: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        y, x, window, turns, flip = place
+    def _window(self, cut: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        y, x, window, turns, flip = cut
         image, inside = self._image(y, x, window)
         rect = Rect(y, x, self.size, self.size)
         counts = self.pairs.raster.counts(sections=self.windows.expression(window), rect=rect)

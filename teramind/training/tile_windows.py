@@ -12,16 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from teramind.dataset import Batch, aligned_patches, turn
 from teramind.errors import UserError
 from teramind.expression.tile_file import TileFile, position
 from teramind.expression.tiles import SPAN, read_tile
 from teramind.geometry import BIN, PADDING
 from teramind.network.spec import NetworkSpec
-from teramind.tile_images import STAINS, read_image
+from teramind.training.dataset import RandomWindows, aligned_patches, turn
+from teramind.training.tile_images import STAINS, read_image
 
 
 class TilePair(NamedTuple):
@@ -48,7 +47,7 @@ class Cut(NamedTuple):
     flip: int
 
 
-class TileWindows:
+class TileWindows(RandomWindows[Cut]):
     """Random windows of published training tiles, each a pure function of (seed, step).
 
     As in the release (model and data code, 2025): a square of 4 x 4 patches (2 x 2 where P is 128)
@@ -80,18 +79,14 @@ class TileWindows:
         batch: int,
         seed: int,
     ) -> None:
-        self.tiles, self.spec, self.edge, self.batch, self.seed = tiles, spec, edge, batch, seed
+        super().__init__(spec, edge=edge, batch=batch, seed=seed)
+        self.tiles = tiles
         self.sections, self.genes = sections, len(names)
         self.square = SPAN // 2 if spec.patch == 128 else 4 * spec.patch
         self._check(names)
         place = {gene: k for k, gene in enumerate(spec.panel)}
         self._target = np.array([place.get(name, -1) for name in names])
         self._stains = [STAINS.index(stain) for stain in spec.stains]
-
-    @property
-    def size(self) -> int:
-        """Edge of one window in pixels."""
-        return self.edge * self.spec.patch
 
     @property
     def starts(self) -> int:
@@ -113,19 +108,6 @@ class TileWindows:
                 f"training: {self.sections} sections are too few for windows of"
                 f" {self.spec.sections}"
             )
-
-    def __call__(self, step: int, share: slice = slice(None)) -> Batch:
-        """The windows of `step`, or a share of them."""
-        rng = np.random.default_rng((self.seed, step))
-        cuts = [self._cut(rng) for _ in range(self.batch)]
-        size = (self.spec.channels, self.size, self.size)
-        noise = rng.standard_normal((self.batch, *size), dtype=np.float32)
-        t = rng.integers(0, 1000, self.batch)
-        parts = zip(*(self._window(cut) for cut in cuts[share]), strict=True)
-        image, inside, counts = (torch.from_numpy(np.stack(part)) for part in parts)
-        return Batch(
-            image, inside, torch.from_numpy(noise[share]), counts, torch.from_numpy(t[share])
-        )
 
     def _cut(self, rng: np.random.Generator) -> Cut:
         free = SPAN - self.square + 1

@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teramind.ahead import Ahead
-from teramind.average import Average
-from teramind.dataset import Batch, WindowSource
 from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
-from teramind.interruption import interruption
-from teramind.losses import progress_line
 from teramind.network import Network, NetworkSpec
 from teramind.network.initial import carries_copy, fix_copy
-from teramind.parallel import Team
-from teramind.rate import TrainSettings, rate_at
-from teramind.resume import read_state, write_state
-from teramind.start import fingerprint, image_spread, set_starting_weights
+from teramind.training.ahead import Ahead
+from teramind.training.average import Average
+from teramind.training.dataset import Batch, WindowSource
+from teramind.training.interruption import interruption
+from teramind.training.losses import progress_line
+from teramind.training.parallel import Team
+from teramind.training.rate import TrainSettings, rate_at
+from teramind.training.resume import read_state, write_state
+from teramind.training.start import fingerprint, image_spread, set_starting_weights
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
@@ -45,7 +45,7 @@ class Trainer:
         windows: those of each step.
         settings: how.
         folder: where the resumable states live.
-        start: network whose weights to start from; by default those of `teramind.start`.
+        start: network whose weights to start from; by default those of `teramind.training.start`.
         team: the processes that train together.
         watch: called by the first process whenever a state is about to be saved.
     """
@@ -179,7 +179,7 @@ class Trainer:
         return [self.windows(step, slice(k * size, (k + 1) * size)) for k in self.pieces]
 
     def _network(self, weights: dict[str, Tensor] | None) -> Network:
-        """The network on the CPU, without `weights` at those of `teramind.start`."""
+        """The network on the CPU, without `weights` at those of `teramind.training.start`."""
         torch.manual_seed(self.settings.seed)
         network = Network(self.spec)
         for module in network.modules():

@@ -14,8 +14,9 @@ from typing import Any
 from teramind.config import Config
 from teramind.errors import UserError
 from teramind.files import write_json
-from teramind.recipe import TrainingFiles, train_from_config
-from teramind.resume import saved_states
+from teramind.training.material import TrainingFiles
+from teramind.training.recipe import train_from_config
+from teramind.training.resume import saved_states
 
 
 def run_training(config: Config, values: Mapping[str, Any], *, threads: int, log: Path) -> bool:
@@ -59,7 +60,7 @@ def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: 
     files.checkpoint.unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={count}", "-m", "teramind", "train", "--configfile", str(given)]
-    path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     more = {"OMP_NUM_THREADS": str(max(threads // count, 1))}
     more |= {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     process = subprocess.Popen(command, env=os.environ | more)

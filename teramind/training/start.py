@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from teramind.dataset import Batch, WindowSource
 from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patches, worth_learning
 from teramind.errors import UserError
 from teramind.files import digest
 from teramind.network import Network
 from teramind.network.initial import Readout, has_room, start_as_copy, wake_genes
 from teramind.schedule import TRAINING_STEPS
+from teramind.training.dataset import Batch, WindowSource
 
 FIRST, BATCHES = 10**9, 32
 """First and number of the batches that are measured: beyond any training step."""

@@ -1,0 +1,1 @@
+"""Learning a checkpoint: windows of paired images and expression, and the loop over them."""

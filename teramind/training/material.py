@@ -1,0 +1,190 @@
+"""What a training run learns from, as the config says: a plane's own images, or published tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from teramind.config import Config, Train
+from teramind.errors import UserError
+from teramind.expression.panel import read_panel
+from teramind.expression.raster import Raster
+from teramind.geometry import Rect
+from teramind.images import open_images
+from teramind.network import NetworkSpec
+from teramind.split import Part, Split
+from teramind.training.dataset import PairedImages, TrainingWindows, WindowSource
+from teramind.training.preview import generate_piece, piece_of, real_piece
+from teramind.training.tile_windows import TilePair, TileWindows, listed_tiles
+from teramind.training.watch import Sample
+
+MOST_VALIDATED = 4
+"""Windows of one of the validation loss's batches at most."""
+
+
+class TrainingFiles(NamedTuple):
+    """What training reads and writes, by their places in the results folder."""
+
+    raster: Path
+    images: Path
+    split: Path
+    folder: Path
+    states: Path
+
+    @classmethod
+    def of(cls, results: str | Path) -> TrainingFiles:
+        """Those of a results folder."""
+        root = Path(results)
+        return cls(
+            root / "expression" / "raster.zarr",
+            root / "reference" / "images.zarr",
+            root / "reference" / "split.json",
+            root / "train",
+            root / "work" / "train",
+        )
+
+    @property
+    def checkpoint(self) -> Path:
+        """The network that training leaves."""
+        return self.folder / "checkpoint.safetensors"
+
+
+class Material(Protocol):
+    """Where windows come from."""
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint's record says that it learned from."""
+        ...
+
+    @property
+    def panel(self) -> tuple[str, ...]:
+        """Genes in the network's order."""
+        ...
+
+    def windows(self, spec: NetworkSpec) -> WindowSource:
+        """The windows to learn from."""
+        ...
+
+    def validation(self, spec: NetworkSpec) -> WindowSource | None:
+        """Windows of the validation part; None where there is none."""
+        ...
+
+    def sample(self, spec: NetworkSpec) -> Sample | None:
+        """A piece of tissue to generate and compare; None where no plane is at hand."""
+        ...
+
+
+def open_material(config: Config, files: TrainingFiles) -> Material:
+    """Open what the sections `train` and `reference` name.
+
+    Raises:
+        UserError: when something is missing or does not fit.
+    """
+    assert config.train is not None
+    if config.train.tiles is not None:
+        return PublishedTiles(config, config.train)
+    return OwnImages(config, config.train, files)
+
+
+class OwnImages:
+    """Images and expression of the plane, by its split."""
+
+    def __init__(self, config: Config, asked: Train, files: TrainingFiles) -> None:
+        self.config, self.asked, self.files = config, asked, files
+        self.split = Split.read(files.split)
+        self.name = config.expression.source
+        self.panel = Raster.open(files.raster).panel
+
+    def windows(self, spec: NetworkSpec) -> WindowSource:
+        """See `Material`."""
+        return self._windows(spec, "train", self.asked.batch)
+
+    def validation(self, spec: NetworkSpec) -> WindowSource | None:
+        """See `Material`."""
+        if not self.split.validation:
+            return None
+        return self._windows(spec, "validation", min(self.asked.batch, MOST_VALIDATED))
+
+    def sample(self, spec: NetworkSpec) -> Sample | None:
+        """See `Material`: in the middle of the first validation block, or of the plane."""
+        pairs, blocks = self._pairs(), self.split.validation
+        area = blocks[0] if blocks else Rect(0, 0, pairs.height, pairs.width)
+        piece = piece_of(area, spec.patch)
+        return Sample(
+            generate=lambda network: generate_piece(network, pairs, piece),
+            real=real_piece(pairs, spec.sections, piece),
+            stains=spec.stains,
+        )
+
+    def _windows(self, spec: NetworkSpec, part: Part, batch: int) -> TrainingWindows:
+        return TrainingWindows(
+            self._pairs(),
+            spec,
+            edge=self.asked.window,
+            batch=batch,
+            seed=self.asked.seed,
+            closed=self.split.closed(part),
+            part=part,
+        )
+
+    def _pairs(self) -> PairedImages:
+        """Images and raster, opened and compared with the plane."""
+        path, plane, network = self.files.images, self.config.plane, self.config.network
+        images = open_images(path, network.stains)
+        height, width = images.shape[2:]
+        far = max(abs(height - plane.rect.bottom), abs(width - plane.rect.right))
+        if far >= network.patch:
+            raise UserError(
+                f"{path}: {height} x {width} pixels of {plane.pixel_size_um} um, but the plane "
+                f"ends at {plane.rect.bottom} x {plane.rect.right}; images and expression must "
+                "show the same: check the pixel size, plane.height and plane.width"
+            )
+        return PairedImages(images, Raster.open(self.files.raster))
+
+
+class PublishedTiles:
+    """Published training tiles, by mouse: those of the mouse left out validate."""
+
+    def __init__(self, config: Config, asked: Train) -> None:
+        assert asked.tiles is not None and config.expression.panel is not None
+        self.asked, self.sections = asked, config.plane.sections
+        self.name = asked.tiles.folder
+        self.panel = tuple(read_panel(Path(config.expression.panel)))
+        names = getattr(config.expression, "gene_names", None)
+        self.names = tuple(read_panel(Path(names))) if names else self.panel
+        lists = [Path(path) for path in asked.tiles.lists]
+        by_mouse = listed_tiles(lists, Path(asked.tiles.folder))
+        left_out = asked.tiles.leave_out
+        if left_out is not None and left_out not in by_mouse:
+            raise UserError(
+                f"train.tiles.leave_out: got {left_out!r}; must be among the lists' mice "
+                f"{sorted(by_mouse)}"
+            )
+        self.left_out = by_mouse.pop(left_out, []) if left_out else []
+        self.tiles = [pair for pairs in by_mouse.values() for pair in pairs]
+
+    def windows(self, spec: NetworkSpec) -> WindowSource:
+        """See `Material`."""
+        return self._windows(self.tiles, spec, self.asked.batch)
+
+    def validation(self, spec: NetworkSpec) -> WindowSource | None:
+        """See `Material`."""
+        if not self.left_out:
+            return None
+        return self._windows(self.left_out, spec, min(self.asked.batch, MOST_VALIDATED))
+
+    def sample(self, spec: NetworkSpec) -> Sample | None:
+        """None: a tile has no plane around it to generate on."""
+        return None
+
+    def _windows(self, tiles: list[TilePair], spec: NetworkSpec, batch: int) -> TileWindows:
+        return TileWindows(
+            tiles,
+            spec,
+            names=self.names,
+            sections=self.sections,
+            edge=self.asked.window,
+            batch=batch,
+            seed=self.asked.seed,
+        )

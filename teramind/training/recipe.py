@@ -1,0 +1,100 @@
+"""A training run as the config describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from teramind.config import Config, Train
+from teramind.errors import UserError
+from teramind.expression.panel import read_panel
+from teramind.network import Network, NetworkSpec, load_network, save_network
+from teramind.network.initial import carries_copy, copy_weights
+from teramind.network.repanel import repanel
+from teramind.training.material import Material, TrainingFiles, open_material
+from teramind.training.parallel import team
+from teramind.training.rate import TrainSettings
+from teramind.training.trainer import Trainer
+from teramind.training.watch import Watch, tensorboard
+
+
+def train_from_config(config: Config) -> bool:
+    """Train the network of the sections `network` and `train`; a killed run goes on.
+
+    Under `torchrun` every process calls this.
+
+    Returns:
+        Whether training is finished and the checkpoint written; False when the time of
+        `train.minutes` was over first.
+
+    Raises:
+        UserError: when inputs do not fit each other, training diverges or is asked to end.
+    """
+    if not config.trains or config.train is None:
+        raise UserError("network.checkpoint: must be 'train' for training")
+    asked, files = config.train, TrainingFiles.of(config.results)
+    material = open_material(config, files)
+    start = _start(config, asked, material.panel)
+    spec = _spec(config, asked, material.panel, start)
+    same = {field.name for field in dataclasses.fields(TrainSettings)}
+    with team() as processes:
+        trainer = Trainer(
+            spec,
+            material.windows(spec),
+            TrainSettings(**asked.model_dump(include=same)),
+            files.states,
+            start=start,
+            team=processes,
+            watch=_watch(material, spec, files) if processes.leads else None,
+        )
+        network = trainer.run()
+        if trainer.finished and processes.leads:
+            record = {"settings": asked.model_dump(mode="json"), "data": material.name}
+            network.spec = dataclasses.replace(spec, training=record, licence=asked.licence)
+            exact = copy_weights(network) if carries_copy(network) else ()
+            dtype = getattr(torch, asked.weights)
+            save_network(network, files.checkpoint, dtype=dtype, exact=exact)
+        processes.wait()
+        return trainer.finished
+
+
+def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | None:
+    """The network to go on from, made to read `panel`."""
+    if asked.start is None:
+        return None
+    named = read_panel(asked.start_panel) if asked.start_panel else ()
+    network = load_network(asked.start, panel=tuple(named)).requires_grad_(True)
+    spec = network.spec
+    wanted: dict[str, Any] = {"patch": config.network.patch, "sections": config.network.sections}
+    wanted |= {"stains": tuple(config.network.stains)}
+    wanted |= {key: getattr(asked, key) for key in asked.model_fields_set & {"base", "embed"}}
+    for key, value in wanted.items():
+        if getattr(spec, key) != value:
+            raise UserError(
+                f"train.start: {asked.start} has {key} {getattr(spec, key)}, the config {value}"
+            )
+    return repanel(network, panel).requires_grad_(True)
+
+
+def _spec(
+    config: Config, asked: Train, panel: tuple[str, ...], start: Network | None
+) -> NetworkSpec:
+    return NetworkSpec(
+        patch=config.network.patch,
+        sections=config.network.sections,
+        stains=config.network.stains,
+        genes=len(panel),
+        base=start.spec.base if start else asked.base,
+        embed=start.spec.embed if start else asked.embed,
+        panel=panel,
+        pixel_size_um=config.plane.pixel_size_um,
+        section_spacing_um=config.plane.section_spacing_um,
+    )
+
+
+def _watch(material: Material, spec: NetworkSpec, files: TrainingFiles) -> Watch:
+    """What is looked at while training; it reads through readers of its own."""
+    board = tensorboard(files.folder / "tensorboard")
+    return Watch(files.folder, material.validation(spec), material.sample(spec), board)

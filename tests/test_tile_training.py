@@ -1,0 +1,97 @@
+"""A config names published training tiles; the mouse that is left out only validates."""
+
+import pandas as pd
+import pytest
+from training_tiles import NAMES, PLANES, two_mice
+from workflow_project import Project, planned
+
+from teramind.config import missing_files, parse_config
+from teramind.errors import UserError
+from teramind.network import load_network
+from teramind.training.recipe import train_from_config
+
+PANEL = ("c", "a")
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project that learns from the tiles of mouse 1, without mouse 2."""
+    two_mice(tmp_path)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    (tmp_path / "panel.txt").write_text("\n".join(PANEL))
+    return Project(
+        tmp_path,
+        expression={
+            "kind": "tiles",
+            "source": "gene_2",
+            "panel": "panel.txt",
+            "gene_names": "names.txt",
+            "genes": len(NAMES),
+        },
+        plane__sections=PLANES,
+        network__checkpoint="train",
+        train={
+            "tiles": {"folder": ".", "lists": ["1.csv", "2.csv"], "leave_out": "2"},
+            "base": 2,
+            "embed": 8,
+            "steps": 3,
+            "window": 2,
+            "threads": 1,
+        },
+    )
+
+
+def test_a_network_is_learned_from_the_tiles(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    assert train_from_config(project.config)
+    spec = load_network(project.results / "train/checkpoint.safetensors").spec
+    assert spec.panel == PANEL
+    losses, validation = (
+        pd.read_csv(project.results / f"train/{name}.csv") for name in ("loss", "validation")
+    )
+    assert losses["step"].tolist() == [0, 1, 2]
+    assert validation["step"].tolist() == [3]
+
+
+def test_the_other_mouse_changes_nothing_that_is_learned(project, monkeypatch):
+    """Its tiles are drawn from for validation alone."""
+    monkeypatch.chdir(project.folder)
+    values = project.values
+    train_from_config(parse_config(values))
+    tiles = values["train"]["tiles"] | {"lists": ["1.csv"], "leave_out": None}
+    alone = values | {"results": "alone", "train": values["train"] | {"tiles": tiles}}
+    train_from_config(parse_config(alone))
+    both, one = (pd.read_csv(f"{results}/train/loss.csv") for results in ("out", "alone"))
+    assert both["loss"].tolist() == one["loss"].tolist()
+    assert not (project.folder / "alone/train/validation.csv").exists()
+
+
+def test_training_waits_for_no_images_of_the_plane(project):
+    jobs = planned(project.run("--dry-run"))
+    assert jobs["train"] == 1
+    assert "resample_images" not in jobs and "split" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("tiles", "line"),
+    [
+        (
+            {"leave_out": "3"},
+            "train.tiles.leave_out: got '3'; must be among the lists' mice ['1', '2']",
+        ),
+        ({"lists": ["2.csv"]}, "training: no tiles left to train on"),
+    ],
+)
+def test_tiles_that_cannot_be_learned_from_are_refused(project, monkeypatch, tiles, line):
+    monkeypatch.chdir(project.folder)
+    train = project.values["train"]
+    asked = project.values | {"train": train | {"tiles": train["tiles"] | tiles}}
+    with pytest.raises(UserError) as refused:
+        train_from_config(parse_config(asked))
+    assert str(refused.value) == line
+
+
+def test_lists_that_are_not_there_are_named_before_any_job(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    (project.folder / "2.csv").unlink()
+    assert "train.tiles.lists.1: no such file: 2.csv" in missing_files(project.config)
