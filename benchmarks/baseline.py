@@ -13,34 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network import Network
-from teramind.network.blocks import SectionConv
-from teramind.network.unet import collage, combine, plane_corners
+from teramind.network.blocks import EPSILON, ChannelNorm, ResidualBlock, SectionConv
+from teramind.network.unet import LEVELS, Axes, Encoded
 
 TILE = 256
 """Edge of a published tile in pixels."""
-
-
-class PlainConv(nn.Module):
-    """A section convolution as a 3-D one over channels-first maps."""
-
-    def __init__(self, conv: SectionConv) -> None:
-        super().__init__()
-        self.weight, self.bias, self.padding = conv.weight, conv.bias, conv.padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, z, inputs, y, x) -> (n, z, outputs, y, x), views of channels-first maps."""
-        padding: Any = self.padding
-        return F.conv3d(x.transpose(1, 2), self.weight, self.bias, padding=padding).transpose(1, 2)
-
-
-def make_plain(module: nn.Module) -> None:
-    """Let every section convolution inside a module compute in 3-D."""
-    for name, child in module.named_children():
-        if isinstance(child, SectionConv):
-            setattr(module, name, PlainConv(child))
-        else:
-            make_plain(child)
 
 
 def patches_of_tile(patch: int) -> tuple[int, int]:
@@ -49,22 +26,96 @@ def patches_of_tile(patch: int) -> tuple[int, int]:
     return (edge + 1) ** 2, edge**2
 
 
-def plain_step(network: Network, state: Tensor, counts: Tensor, t: int) -> Tensor:
-    """The noise of a square plane of aligned patches, as the published sampler computes it.
+class PlainNetwork:
+    """The three passes of a `Network`, with its weights, over maps (n, c, z, y, x)."""
 
-    Args:
-        network: made plain.
-        state: (n, stain z, P, P).
-        counts: (n, bins, bins, S, G).
-        t: timestep.
+    axes = Axes(patch=0, y=3, x=4)
 
-    Returns:
-        Noise of the shifted patches.
-    """
-    time = network.embed_time(torch.tensor([t]))
-    encoded = network.encode(state, network.genes(counts), time)
-    network.decode(encoded, time)  # the aligned output, which sampling never uses
-    edge = round(len(state) ** 0.5)
-    corners = plane_corners(edge, edge, state.device).unbind(1)
-    shifted = combine(lambda maps: collage(*(maps[c] for c in corners)), encoded)
-    return network.decode(shifted, time)
+    def __init__(self, network: Any) -> None:
+        self.network, self.spec, self.embed_time = network, network.spec, network.embed_time
+
+    def genes(self, counts: Tensor) -> list[Tensor]:
+        """(n, bins, bins, S, G) counts -> features of levels 0..3."""
+        branch = self.network.genes
+        features = [upsample(channels_first(branch.attention(counts.permute(0, 4, 3, 1, 2))))]
+        for layer in branch.widen:
+            features.append(upsample(convolve(layer, F.silu(features[-1]))))
+        return features[::-1]
+
+    def encode(self, state: Tensor, genes: list[Tensor], time: Tensor) -> Encoded:
+        """Features of aligned patches (n, stain z, P, P)."""
+        network, skips = self.network, []
+        h = convolve(network.stem, state.unflatten(1, (len(self.spec.stains), -1)))
+        for level, blocks in enumerate(network.encoder):
+            kept = [h]
+            for block in blocks:
+                h = conditioned(block, [h], genes[level], time)
+                kept.append(h)
+            skips.append(kept)
+            if level < LEVELS - 1:
+                h = residual(network.down[level], h, time)
+        h = residual(network.middle_out, conditioned(network.middle_in, [h], genes[3], time), time)
+        return Encoded(h, skips, genes)
+
+    def decode(self, encoded: Encoded, time: Tensor) -> Tensor:
+        """Noise estimate of the patches in `encoded`: (n, stain z, P, P)."""
+        network, h = self.network, encoded.middle
+        for level in reversed(range(LEVELS)):
+            skips = encoded.skips[level][::-1]
+            for block, skip in zip(network.decoder[level], skips, strict=True):
+                h = conditioned(block, [h, skip], encoded.genes[level], time)
+            if level:
+                h = residual(network.up[level - 1], h, time)
+        return convolve(network.head, F.silu(norm(network.head_norm, h))).flatten(1, 2)
+
+
+def conditioned(module: Any, maps: list[Tensor], genes: Tensor, time: Tensor) -> Tensor:
+    """A residual block that also reads gene features, and image attention where it stands."""
+    h = residual(module.block, torch.cat([*maps, genes], 1), time)
+    if module.attention is None:
+        return h
+    return channels_first(module.attention(channels_last(h), channels_last(genes)))
+
+
+def residual(block: ResidualBlock, x: Tensor, time: Tensor) -> Tensor:
+    """Two convolutions with the time step between them, and a skip."""
+    h = F.silu(norm(block.norm_in, x))
+    if block.resample:
+        resize = upsample if block.resample == "up" else downsample
+        h, x = resize(h), resize(x)
+    h = convolve(block.conv_in, h)
+    scale, shift = block.time(F.silu(time))[:, :, None, None, None].chunk(2, 1)
+    h = convolve(block.conv_out, F.silu(norm(block.norm_out, h) * (1 + scale) + shift))
+    return h + (convolve(block.skip, x) if isinstance(block.skip, nn.Conv3d) else x)
+
+
+def norm(module: ChannelNorm, x: Tensor) -> Tensor:
+    """Root-mean-square norm over channels."""
+    scale = torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
+    return x * scale * module.weight[:, None, None, None]
+
+
+def convolve(conv: SectionConv, x: Tensor) -> Tensor:
+    """3-D convolution, zeros beyond the patch."""
+    padding: Any = conv.padding
+    return F.conv3d(x, conv.weight, conv.bias, padding=padding)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double y and x by repetition."""
+    return F.interpolate(x, scale_factor=(1.0, 2.0, 2.0))
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Halve y and x by the mean."""
+    return F.avg_pool3d(x, (1, 2, 2))
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(n, y, x, z, c) -> (n, c, z, y, x)."""
+    return x.permute(0, 4, 3, 1, 2).contiguous()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(n, c, z, y, x) -> (n, y, x, z, c)."""
+    return x.permute(0, 3, 4, 2, 1)

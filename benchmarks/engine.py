@@ -16,7 +16,6 @@ GFLOP as counted for direct convolutions.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import resource
@@ -30,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from baseline import make_plain, patches_of_tile
+from baseline import PlainNetwork, patches_of_tile
 from passes import count
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -102,13 +101,6 @@ def make_network(spec: NetworkSpec) -> Network:
     return Network(spec).requires_grad_(False).eval()
 
 
-def plain_twin(network: Network) -> Network:
-    """The same weights, computed as the published scheme does."""
-    twin = copy.deepcopy(network, {id(p): p for p in network.parameters()})
-    make_plain(twin)
-    return twin
-
-
 def compare(network: Network, batch: int, rounds: int) -> tuple[Timing, Timing, float, float]:
     """Time both schemes by turns.
 
@@ -119,11 +111,9 @@ def compare(network: Network, batch: int, rounds: int) -> tuple[Timing, Timing, 
     spec = network.spec
     state = torch.randn(batch, spec.channels, spec.patch, spec.patch)
     counts = torch.randint(0, 4, (batch, spec.bins, spec.bins, spec.sections, spec.genes)).float()
-    few = max(
-        batch // 4, 1
-    )  # enough: the time per patch of direct convolutions hardly depends on it
+    few = max(batch // 4, 1)  # the time per patch of direct convolutions hardly depends on it
     chains = [
-        Chain(plain_twin(network), state[:few], counts[:few]),
+        Chain(PlainNetwork(network), state[:few], counts[:few]),
         Chain(for_inference(network), state, counts),
     ]
     peak = 0.0

@@ -92,10 +92,11 @@ def jobs_of(process: subprocess.Popen[str], script: str = "") -> list[psutil.Pro
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            words = child.cmdline()
+            words = child.cmdline()  # empty once it has ended
         except psutil.Error:
             continue
-        if Path(words[0]).name.startswith("python") and words[-1].endswith(f"{script}.py"):
+        python = words and Path(words[0]).name.startswith("python")
+        if python and words[-1].endswith(f"{script}.py"):
             found.append(child)
     return found
 

@@ -1,8 +1,9 @@
 """Norm, residual block and image attention of the denoising network (arXiv 2503.01220).
 
-Feature maps are (patch, z, channel, y, x), so that a convolution across one or two sections is a
-2-D convolution over folded channels. Every convolution pads with zeros at the patch border and no
-norm looks across space: a patch's features depend on that patch alone.
+Feature maps are (patch, y, x, z, channel): norms and tokens are rows of memory, and a convolution
+across one or two sections is a 2-D convolution over folded channels, channels last. Every
+convolution pads with zeros at the patch border and no norm looks across space: a patch's features
+depend on that patch alone.
 """
 
 from __future__ import annotations
@@ -19,27 +20,19 @@ Resample = Literal["down", "up"]
 
 
 class ChannelNorm(nn.Module):
-    """Root-mean-square norm over channels, statistics in float32 at least: x / rms(x) * weight.
+    """Root-mean-square norm over channels, the last axis: x / rms(x) * weight."""
 
-    The channel axis is 2 for maps (`axis=2`) and the last for tokens (`axis=-1`).
-    """
-
-    def __init__(self, channels: int, *, axis: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
-        self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape in, shape out."""
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
-        square = precise.square().mean(self.axis, keepdim=True)
-        scale = torch.rsqrt(square + EPSILON).to(x.dtype)
-        weight = self.weight if self.axis == -1 else self.weight[:, None, None]
-        return x * scale * weight
+        """Shape in, shape out; statistics in float32 at least."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPSILON)
 
 
 class SectionConv(nn.Conv3d):
-    """Convolution over (z, y, x) that keeps the size, zeros beyond the patch: (n, z, c, y, x).
+    """Convolution over (z, y, x) that keeps the size, zeros beyond the patch: (n, y, x, z, c).
 
     Args:
         inputs: channels in.
@@ -53,20 +46,32 @@ class SectionConv(nn.Conv3d):
         super().__init__(inputs, outputs, (depth, edge, edge), padding=half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, z, inputs, y, x) -> (n, z, outputs, y, x), in the type of x."""
+        """(n, y, x, z, inputs) -> (n, y, x, z, outputs), in the type of x."""
         return self._convolve(x.to(self.weight.dtype)).to(x.dtype)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        n, z = x.shape[:2]
-        pad = self.padding[1:]
+        z = x.shape[3]
+        if self.kernel_size == (1, 1, 1):
+            return F.linear(x, self.weight.flatten(1), self.bias)
         if self.kernel_size[0] == 1:
-            flat = F.conv2d(x.flatten(0, 1), self.weight[:, :, 0], self.bias, padding=pad)
-            return flat.unflatten(0, (n, z))
+            sections = x.movedim(3, 1)  # (n, z, y, x, c)
+            flat = self._in_plane(sections.flatten(0, 1), self.weight[:, :, 0], self.bias)
+            return flat.unflatten(0, sections.shape[:2]).movedim(1, 3)
         if z > 2:
-            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+            return super().forward(x.permute(0, 4, 3, 1, 2)).permute(0, 3, 4, 2, 1)
         bias = self.bias.repeat(z) if self.bias is not None else None
-        folded = F.conv2d(x.flatten(1, 2), fold_sections(self.weight, z), bias, padding=pad)
-        return folded.unflatten(1, (z, -1))
+        folded = self._in_plane(x.flatten(3), fold_sections(self.weight, z), bias)
+        return folded.unflatten(3, (z, -1))
+
+    def _in_plane(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """2-D convolution, (n, y, x, c) in and out."""
+        planes = F.conv2d(channels_first(x), weight, bias, padding=self.padding[1:])
+        return planes.permute(0, 2, 3, 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(n, y, x, c) -> (n, c, y, x), channels last in memory, as torch's 2-D operations like it."""
+    return x.permute(0, 3, 1, 2)
 
 
 def fold_sections(weight: Tensor, z: int) -> Tensor:
@@ -82,13 +87,15 @@ def fold_sections(weight: Tensor, z: int) -> Tensor:
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Double y and x by repetition: (n, z, c, y, x) -> (n, z, c, 2y, 2x)."""
-    return F.interpolate(x.flatten(0, 1), scale_factor=2.0).unflatten(0, x.shape[:2])
+    """Double y and x by repetition: (n, y, x, z, c) -> (n, 2y, 2x, z, c)."""
+    doubled = F.interpolate(channels_first(x.flatten(3)), scale_factor=2.0)
+    return doubled.permute(0, 2, 3, 1).unflatten(3, x.shape[3:])
 
 
 def downsample(x: Tensor) -> Tensor:
-    """Halve y and x by the mean: (n, z, c, y, x) -> (n, z, c, y/2, x/2)."""
-    return F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+    """Halve y and x by the mean: (n, y, x, z, c) -> (n, y/2, x/2, z, c)."""
+    halved = F.avg_pool2d(channels_first(x.flatten(3)), 2)
+    return halved.permute(0, 2, 3, 1).unflatten(3, x.shape[3:])
 
 
 class ResidualBlock(nn.Module):
@@ -98,10 +105,10 @@ class ResidualBlock(nn.Module):
         self, inputs: int, outputs: int, embed: int, *, resample: Resample | None = None
     ) -> None:
         super().__init__()
-        self.norm_in = ChannelNorm(inputs, axis=2)
+        self.norm_in = ChannelNorm(inputs)
         self.conv_in = SectionConv(inputs, outputs, depth=3, edge=3)
         self.time = nn.Linear(embed, 2 * outputs)
-        self.norm_out = ChannelNorm(outputs, axis=2)
+        self.norm_out = ChannelNorm(outputs)
         self.dropout = nn.Dropout(0.1)
         self.conv_out = SectionConv(outputs, outputs, depth=3, edge=3)
         same = inputs == outputs
@@ -109,13 +116,13 @@ class ResidualBlock(nn.Module):
         self.resample = resample
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Maps (n, z, inputs, y, x) and time (1 or n, embed) -> (n, z, outputs, y', x')."""
+        """Maps (n, y, x, z, inputs) and time (1 or n, embed) -> (n, y', x', z, outputs)."""
         h = F.silu(self.norm_in(x))
         if self.resample:
             resize = downsample if self.resample == "down" else upsample
             h, x = resize(h), resize(x)
         h = self.conv_in(h)
-        scale, shift = self.time(F.silu(time))[:, None, :, None, None].chunk(2, dim=2)
+        scale, shift = self.time(F.silu(time))[:, None, None, None].chunk(2, dim=-1)
         h = F.silu(self.norm_out(h) * (1 + scale) + shift)
         return self.skip(x) + self.conv_out(self.dropout(h))
 
@@ -133,17 +140,17 @@ def multiply_in(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def to_quadrants(tokens: Tensor) -> Tensor:
-    """(n, z, y, x, c) -> (n, 4, z y/2 x/2, c): the quarters that a shift by half a patch moves."""
-    n, z, y, x, c = tokens.shape
-    split = tokens.view(n, z, 2, y // 2, 2, x // 2, c)
-    return split.permute(0, 2, 4, 1, 3, 5, 6).reshape(n, 4, z * y * x // 4, c)
+    """(n, y, x, z, c) -> (n, 4, y/2 x/2 z, c): the quarters that a shift by half a patch moves."""
+    n, y, x, z, c = tokens.shape
+    split = tokens.reshape(n, 2, y // 2, 2, x // 2, z, c)
+    return split.transpose(2, 3).reshape(n, 4, y * x * z // 4, c)
 
 
 def from_quadrants(quadrants: Tensor, shape: torch.Size) -> Tensor:
     """Inverse of `to_quadrants`; `shape` is that of its argument."""
-    n, z, y, x, c = shape
-    split = quadrants.view(n, 2, 2, z, y // 2, x // 2, c)
-    return split.permute(0, 3, 1, 4, 2, 5, 6).reshape(shape)
+    n, y, x, z, c = shape
+    split = quadrants.view(n, 2, 2, y // 2, x // 2, z, c)
+    return split.transpose(2, 3).reshape(shape)
 
 
 class ImageAttention(nn.Module):
@@ -152,30 +159,28 @@ class ImageAttention(nn.Module):
     def __init__(self, channels: int, gene_channels: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(gene_channels, 7 * channels)
-        self.norm_attention = ChannelNorm(channels, axis=-1)
+        self.norm_attention = ChannelNorm(channels)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
-        self.query_norm = ChannelNorm(channels, axis=-1)
-        self.key_norm = ChannelNorm(channels, axis=-1)
+        self.query_norm = ChannelNorm(channels)
+        self.key_norm = ChannelNorm(channels)
         self.project = nn.Linear(channels, channels)
-        self.norm_mlp = ChannelNorm(channels, axis=-1)
+        self.norm_mlp = ChannelNorm(channels)
         self.mlp_in = nn.Linear(channels, 4 * channels)
         self.mlp_out = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor, genes: Tensor) -> Tensor:
-        """Maps (n, z, c, y, x) and genes (n, z, c_g, y, x) of the same level -> shape of x."""
-        tokens, gene_tokens = x.movedim(2, -1), genes.movedim(2, -1)  # (n, z, y, x, c)
-        modulation = self.modulation(F.silu(gene_tokens)).chunk(7, dim=-1)
+        """Maps (n, y, x, z, c) and genes (n, y, x, z, c_g) of the same level -> shape of x."""
+        modulation = self.modulation(F.silu(genes)).chunk(7, dim=-1)
         shift_a, scale_a, gate_a, context, shift_m, scale_m, gate_m = modulation
-        h = self.norm_attention(tokens) * (1 + scale_a) + shift_a
-        tokens = tokens + gate_a * self.attend(h, context)
-        h = self.norm_mlp(tokens) * (1 + scale_m) + shift_m
-        tokens = tokens + gate_m * self.mlp_out(F.gelu(self.mlp_in(h), approximate="tanh"))
-        return tokens.movedim(-1, 2)
+        h = self.norm_attention(x) * (1 + scale_a) + shift_a
+        x = x + gate_a * self.attend(h, context)
+        h = self.norm_mlp(x) * (1 + scale_m) + shift_m
+        return x + gate_m * self.mlp_out(F.gelu(self.mlp_in(h), approximate="tanh"))
 
     def attend(self, h: Tensor, context: Tensor) -> Tensor:
-        """Softmax(q k / c) v inside each quadrant; tokens (n, z, y, x, c) in and out."""
+        """Softmax(q k / c) v inside each quadrant; tokens (n, y, x, z, c) in and out."""
         q = to_quadrants(self.query_norm(self.query(h)))
         k = to_quadrants(self.key_norm(self.key(context)))
         v = to_quadrants(self.value(context))

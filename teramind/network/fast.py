@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teramind.network.blocks import EPSILON, Resample, ResidualBlock
-from teramind.network.unet import LEVELS, Axes, Encoded, Network
+from teramind.network.unet import LEVELS, Axes, Encoded, Network, stains_first, stains_last
 from teramind.network.winograd import WinogradConv
 
 NARROWEST = 16
@@ -51,7 +51,7 @@ class FastNetwork:
 
     def encode(self, state: Tensor, genes: list[Tensor], time: Tensor) -> Encoded:
         """Features of aligned patches (n, stain z, P, P); see `Network.encode`."""
-        sections = state.unflatten(1, (len(self.spec.stains), self.spec.images)).transpose(1, 2)
+        sections = stains_last(state, len(self.spec.stains))
         h = from_module(self.network.stem(sections)).contiguous()
         skips = []
         for level in range(LEVELS):
@@ -74,7 +74,7 @@ class FastNetwork:
             if level:
                 h = self.blocks[f"up.{level - 1}"]([h], time)
         h = norm_silu([h], self.network.head_norm.weight)[:, 1:-1, 1:-1]
-        return self.network.head(to_module(h)).transpose(1, 2).flatten(1, 2)
+        return stains_first(self.network.head(to_module(h)))
 
     def _conditioned(self, name: str, maps: list[Tensor], genes: Tensor, time: Tensor) -> Tensor:
         h = self.blocks[f"{name}.block"]([*maps, genes], time)
@@ -140,10 +140,10 @@ def resize(maps: Tensor, resample: Resample | None) -> Tensor:
 
 
 def from_module(maps: Tensor) -> Tensor:
-    """(n, z, c, y, x) -> (z, y, x, n, c)."""
-    return maps.permute(1, 3, 4, 0, 2)
+    """(n, y, x, z, c) -> (z, y, x, n, c)."""
+    return maps.transpose(0, 3)
 
 
 def to_module(maps: Tensor) -> Tensor:
-    """(z, y, x, n, c) -> (n, z, c, y, x)."""
-    return maps.permute(3, 0, 4, 1, 2)
+    """(z, y, x, n, c) -> (n, y, x, z, c)."""
+    return maps.transpose(0, 3)

@@ -22,9 +22,9 @@ class GeneAttention(nn.Module):
         width, depth = spec.gene_token, SECTION_KERNELS[spec.sections]
         self.query = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.query_norm = ChannelNorm(width, axis=-1)
+        self.query_norm = ChannelNorm(width)
         self.project = nn.Linear(width, width)
-        self.norm_mlp = ChannelNorm(width, axis=-1)
+        self.norm_mlp = ChannelNorm(width)
         self.mlp_in = nn.Linear(width, 4 * width)
         self.mlp_out = nn.Linear(4 * width, width)
         self.reduce = nn.Conv3d(spec.genes, spec.genes, (depth, 3, 3), padding=(0, 1, 1))
@@ -39,11 +39,12 @@ class GeneAttention(nn.Module):
         return torch.softmax(asking @ q.transpose(1, 2) / tokens.shape[-1], dim=-1)
 
     def forward(self, counts: Tensor) -> Tensor:
-        """(n, G, S, bins, bins) -> (n, Z, G, bins, bins)."""
+        """(n, G, S, bins, bins) -> (n, bins, bins, Z, G)."""
         tokens = counts.flatten(2)
         mixed = self.project(self.matrix(tokens) @ self.value(tokens))
         hidden = F.gelu(self.mlp_in(self.norm_mlp(mixed)), approximate="tanh")
-        return self.reduce(self.mlp_out(hidden).view(counts.shape)).transpose(1, 2).contiguous()
+        reduced = self.reduce(self.mlp_out(hidden).view(counts.shape))  # (n, G, Z, bins, bins)
+        return reduced.permute(0, 3, 4, 2, 1).contiguous()
 
 
 class GeneBranch(nn.Module):
@@ -59,7 +60,7 @@ class GeneBranch(nn.Module):
         )
 
     def forward(self, counts: Tensor) -> list[Tensor]:
-        """(n, bins, bins, S, G) counts -> features of levels 0..3, each (n, Z, c_l, P_l, P_l)."""
+        """(n, bins, bins, S, G) counts -> features of levels 0..3, each (n, P_l, P_l, Z, c_l)."""
         features = [upsample(self.attention(counts.permute(0, 4, 3, 1, 2)))]
         for layer in self.widen:
             features.append(upsample(layer(F.silu(features[-1]))))

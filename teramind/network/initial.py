@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teramind.network.blocks import upsample
-from teramind.network.unet import Network, sinusoid
+from teramind.network.unet import Network, sinusoid, stains_last
 from teramind.schedule import TRAINING_STEPS
 from teramind.variance import alphas_cumprod
 
@@ -203,8 +203,8 @@ def wake_genes(network: Network, counts: Tensor) -> None:
 
 
 def _standardise(layer: Any, output: Tensor) -> None:
-    """Change weight and bias so that `output` (n, z, c, y, x) has mean 0, deviation 1."""
-    mean, deviation = output.mean((0, 1, 3, 4)), output.std((0, 1, 3, 4)).clamp(min=1e-3)
+    """Change weight and bias so that `output` (n, y, x, z, c) has mean 0, deviation 1."""
+    mean, deviation = output.mean((0, 1, 2, 3)), output.std((0, 1, 2, 3)).clamp(min=1e-3)
     layer.weight /= deviation[:, None, None, None, None]
     layer.bias.copy_((layer.bias - mean) / deviation)
 
@@ -226,9 +226,9 @@ class Readout:
         self._products = torch.zeros(inputs, self.stains, dtype=torch.float64)
 
     def add(self, maps: Tensor, missing: Tensor, weight: float) -> None:
-        """Take in one call: `maps` (m, z, c, y, x) and noise - x, (m, stain z, y, x)."""
+        """Take in one call: `maps` (m, y, x, z, c) and noise - x, (m, stain z, y, x)."""
         columns = _neighbourhoods(maps)
-        wanted = missing.unflatten(1, (self.stains, -1)).permute(0, 2, 3, 4, 1).flatten(0, 3)
+        wanted = stains_last(missing, self.stains).flatten(0, 3)
         pick = torch.linspace(0, len(columns) - 1, min(self.SAMPLES, len(columns))).long()
         inputs, outputs = columns[pick].double(), wanted[pick].double()
         self._squares += weight * inputs.T @ inputs
@@ -246,8 +246,8 @@ class Readout:
 
 
 def _neighbourhoods(maps: Tensor) -> Tensor:
-    """What a 3 x 3 x 3 convolution sees at each place: (n, z, c, y, x) -> (n z y x, 27 c)."""
-    padded = F.pad(maps.transpose(1, 2), (1, 1) * 3)
-    for axis in (2, 3, 4):
+    """What a 3 x 3 x 3 convolution sees at each place: (n, y, x, z, c) -> (n y x z, c z' y' x')."""
+    padded = F.pad(maps, (0, 0, *(1, 1) * 3))
+    for axis in (3, 1, 2):  # z first, as kernels are (z, y, x)
         padded = padded.unfold(axis, 3, 1)
-    return padded.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4).flatten(0, 3)
+    return padded.flatten(4).flatten(0, 3)

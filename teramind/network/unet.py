@@ -18,7 +18,7 @@ LEVELS = 4
 
 
 class Encoded(NamedTuple):
-    """Everything the decoder reads of n patches, each tensor (n, z, c, y, x).
+    """Everything the decoder reads of n patches, each tensor (n, y, x, z, c).
 
     `skips[l]` holds the three skip maps of level l, oldest first; `genes[l]` its gene features.
     """
@@ -50,8 +50,8 @@ class Axes(NamedTuple):
     x: int
 
 
-PATCH_FIRST = Axes(patch=0, y=3, x=4)
-"""Of maps (n, z, c, y, x)."""
+PATCH_FIRST = Axes(patch=0, y=1, x=2)
+"""Of maps (n, y, x, z, c)."""
 
 
 def collage(
@@ -63,7 +63,7 @@ def collage(
 ) -> Tensor:
     """Shift by half a patch: build patches from the inner quarters of four aligned ones each.
 
-    All are (m, z, c, y, x), or as `axes` says.
+    All are (m, y, x, z, c), or as `axes` says.
     """
     half = top_left.shape[axes.x] // 2
 
@@ -90,6 +90,16 @@ def sinusoid(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
+def stains_last(state: Tensor, stains: int) -> Tensor:
+    """Patches of an image as maps: (n, stain z, y, x) -> (n, y, x, z, stain)."""
+    return state.unflatten(1, (stains, -1)).permute(0, 3, 4, 2, 1).contiguous()
+
+
+def stains_first(maps: Tensor) -> Tensor:
+    """Inverse of `stains_last`."""
+    return maps.permute(0, 4, 3, 1, 2).flatten(1, 2)
+
+
 class Conditioned(nn.Module):
     """A residual block that also reads gene features, and image attention where it stands."""
 
@@ -101,7 +111,7 @@ class Conditioned(nn.Module):
 
     def forward(self, maps: list[Tensor], genes: Tensor, time: Tensor) -> Tensor:
         """Concatenate `maps` and `genes` along channels and transform."""
-        h = self.block(torch.cat([*maps, genes], 2), time)
+        h = self.block(torch.cat([*maps, genes], -1), time)
         return h if self.attention is None else self.attention(h, genes)
 
 
@@ -149,7 +159,7 @@ class Network(nn.Module):
         self.up = nn.ModuleList(
             ResidualBlock(w[level], w[level], e, resample="up") for level in range(1, LEVELS)
         )
-        self.head_norm = ChannelNorm(spec.base, axis=2)
+        self.head_norm = ChannelNorm(spec.base)
         self.head = SectionConv(spec.base, len(spec.stains), depth=1, edge=3)
 
     def _skip_width(self, level: int, index: int) -> int:
@@ -169,8 +179,7 @@ class Network(nn.Module):
             genes: the gene branch's features of the same patches, levels 0..3.
             time: (1 or n, E).
         """
-        sections = state.unflatten(1, (len(self.spec.stains), self.spec.images)).transpose(1, 2)
-        h = self.stem(sections)
+        h = self.stem(stains_last(state, len(self.spec.stains)))
         skips = []
         for level, blocks in enumerate(self.encoder):
             kept = [h]
@@ -192,7 +201,7 @@ class Network(nn.Module):
                 h = block([h, skip], encoded.genes[level], time)
             if level:
                 h = self.up[level - 1](h, time)
-        return self.head(F.silu(self.head_norm(h))).transpose(1, 2).flatten(1, 2)
+        return stains_first(self.head(F.silu(self.head_norm(h))))
 
     def forward(
         self, state: Tensor, counts: Tensor, t: Tensor, corners: Tensor, *, aligned: bool

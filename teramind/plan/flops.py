@@ -73,8 +73,9 @@ def patch_cost(spec: NetworkSpec) -> PatchCost:
 
 
 def _direct(convolution: SectionConv, x: torch.Tensor) -> torch.Tensor:
-    """The 3-D convolution that a `SectionConv` equals: (n, z, c, y, x)."""
-    return torch.nn.Conv3d.forward(convolution, x.transpose(1, 2)).transpose(1, 2)
+    """The 3-D convolution that a `SectionConv` equals: (n, y, x, z, c)."""
+    found = torch.nn.Conv3d.forward(convolution, x.permute(0, 4, 3, 1, 2))
+    return found.permute(0, 3, 4, 2, 1)
 
 
 def _counted(function: Callable[[], Any]) -> tuple[Any, int]:
