@@ -17,9 +17,10 @@ test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -m "faults or not faults" tests/faults
 
 # The profile and the bundled example on a Slurm of one node, brought up and down again; needs root.
+SLURM_TESTS = slurm
 test-slurm: $(INSTALLED)
 	command -v slurmctld || apt-get install --yes --no-install-recommends slurm-wlm
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m "$(SLURM_TESTS)" tests/slurm
 
 # The bundled network on a phantom it never saw; ends with one line of JSON.
 evaluate-bundled: $(INSTALLED)

@@ -51,7 +51,6 @@ def write_raster(path, panel, extent):
         )
 
 
-@pytest.mark.variants
 @pytest.mark.parametrize(("sections", "patch", "stain", "genes"), VARIANTS)
 def test_a_published_variant_generates(tmp_path, sections, patch, stain, genes):
     stains = {"all": ("DAPI", "PolyT")}.get(stain, (stain,))
