@@ -29,12 +29,14 @@ import torch
 import yaml
 
 import teramind.slab
+import teramind.stitch
 from teramind.config import Config, parse_config
 from teramind.expression import RasterWriter
 from teramind.geometry import Slab
 from teramind.network import Network, NetworkSpec
 from teramind.network.unet import Encoded
-from teramind.slab import generate_slab, stitch_slab
+from teramind.slab import generate_slab
+from teramind.stitch import stitch_slab
 from teramind.volume import build_pyramid, create_volume
 from teramind.wsi import export_section
 
@@ -135,12 +137,13 @@ class Meter:
         self.moved[kind] = self.moved.get(kind, 0) + self._moved() - moved
 
     def counting(self, load: Callable[..., Any]) -> Callable[..., Any]:
-        """`load_parts`, whose bytes come through a memory map and so past the system's count."""
+        """A reader of states, whose bytes come through a memory map, past the system's count."""
 
         def counted(*args: Any, **named: Any) -> Any:
-            parts = load(*args, **named)
+            found = load(*args, **named)
+            parts = found if isinstance(found, list) else [found]
             self.mapped += sum(state.nbytes for _, state in parts)
-            return parts
+            return found
 
         return counted
 
@@ -173,6 +176,8 @@ def path(edge: int, slab: int, phases: int) -> None:
     teramind.slab.multiply_in = lambda loaded, dtype: None
     teramind.slab.for_inference = lambda loaded: loaded
     teramind.slab.load_parts = meter.counting(teramind.slab.load_parts)
+    teramind.stitch.load_parts = meter.counting(teramind.stitch.load_parts)
+    teramind.stitch.load_state = meter.counting(teramind.stitch.load_state)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = settings(folder, height=edge, width=edge, sections=2, slab=slab, phases=phases)

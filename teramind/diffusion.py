@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network.unet import Network, plane_corners
@@ -60,11 +58,6 @@ def ddim(state: Tensor, noise: Tensor, step: Step) -> Tensor:
 def image_estimate(state: Tensor, noise: Tensor, step: Step) -> Tensor:
     """The image that state and noise estimate amount to, cut to [-1, 1] as published."""
     return ((state - (1 - step.alpha) ** 0.5 * noise) / step.alpha**0.5).clamp(-1, 1)
-
-
-def to_grey(state: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does."""
-    return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
 def alpha_at(t: Tensor) -> Tensor:

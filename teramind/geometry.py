@@ -110,7 +110,7 @@ class Windows:
 
 
 class Slab(NamedTuple):
-    """The unit of cluster work: a z-window and a place in the grid of slabs."""
+    """The unit of cluster work: the first of its z-windows and a place in the grid of slabs."""
 
     window: int
     row: int
@@ -147,6 +147,7 @@ class Layout:
         windows: the z-windows.
         steps: sampling steps n.
         phases: number of phases.
+        stack: z-windows of a slab, taken through a phase one after the other.
     """
 
     bounds: Rect
@@ -156,6 +157,7 @@ class Layout:
     windows: Windows
     steps: int
     phases: int
+    stack: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.phases <= self.steps:
@@ -223,13 +225,21 @@ class Layout:
 
     def slabs(self, phase: int) -> Iterator[Slab]:
         """Slabs that have work in `phase`; those of the last phase make up the volume."""
-        rows, cols = self._grid(phase)
-        for window in range(len(self.windows)):
+        rows, cols = self.grid(phase)
+        for window in range(0, len(self.windows), self.stack):
             for row in rows:
                 for col in cols:
                     yield Slab(window, row, col)
 
-    def _grid(self, phase: int) -> tuple[range, range]:
+    def windows_of(self, slab: Slab) -> range:
+        """The z-windows of a slab."""
+        return range(slab.window, min(slab.window + self.stack, len(self.windows)))
+
+    def singles(self, slab: Slab) -> list[Slab]:
+        """The z-windows of a slab, each as if it were a slab of its own."""
+        return [slab._replace(window=window) for window in self.windows_of(slab)]
+
+    def grid(self, phase: int) -> tuple[range, range]:
         """Rows and columns of the slabs that have work in `phase`."""
         wanted, (y, x) = self.wanted(phase), self.origin
         rows = range((wanted.y - y) // self.slab, -(-(wanted.bottom - y) // self.slab))
@@ -239,8 +249,9 @@ class Layout:
     @property
     def jobs(self) -> int:
         """Slabs of all phases together: the jobs that generate."""
-        grids = (self._grid(phase) for phase in range(self.phases))
-        return len(self.windows) * sum(len(rows) * len(cols) for rows, cols in grids)
+        grids = (self.grid(phase) for phase in range(self.phases))
+        stacks = -(-len(self.windows) // self.stack)
+        return stacks * sum(len(rows) * len(cols) for rows, cols in grids)
 
     def sources(self, slab: Slab, phase: int) -> list[Slab]:
         """Slabs of the phase before that `slab` reads: itself and those around it."""
@@ -264,8 +275,8 @@ class Layout:
         return len(self.windows) * rows * cols - place
 
     def slabs_of_window(self, window: int, phase: int) -> Iterator[Slab]:
-        """Slabs of one window that have work in `phase`."""
-        return (s for s in self.slabs(phase) if s.window == window)
+        """Slabs that hold a window and have work in `phase`."""
+        return (s for s in self.slabs(phase) if window in self.windows_of(s))
 
     @property
     def voxels(self) -> int:

@@ -58,7 +58,8 @@ class ProgressHandler(logging.Handler):
         """Voxels of a slab's core times the share of the steps that `phase` takes."""
         core = self.layout.core(slab, phase)
         share = len(self.layout.phase_steps(phase)) / self.layout.steps
-        return core.height * core.width * self.channels * self.layout.windows.depth * share
+        sections = len(self.layout.windows_of(slab)) * self.layout.windows.depth
+        return core.height * core.width * self.channels * sections * share
 
     def _print(self, jobs: int, all_jobs: int) -> None:
         parts = [f"{jobs} of {all_jobs} jobs"]

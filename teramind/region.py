@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 
-from teramind.diffusion import sampling_steps, to_grey
+from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.generate import Generator
@@ -22,6 +22,7 @@ from teramind.noise import Noise, PhiloxNoise, PublishedNoise
 from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
 from teramind.solver import SOLVERS
+from teramind.state import to_grey
 
 
 def generate_region(

@@ -1,42 +1,27 @@
-"""One slab's jobs: a phase of generation, and stitching the last phase into the volume."""
+"""One slab's job in one phase: what it reads, and what it leaves to the next one."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from teramind.config import Config
-from teramind.diffusion import sampling_steps, to_grey
+from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.files import digest
 from teramind.generate import Generator
-from teramind.geometry import Rect, Slab
+from teramind.geometry import Slab
+from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
 from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
-from teramind.phase_plane import Progress
+from teramind.phase_plane import Progress, ReadState
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
-from teramind.state import SavedStates, load_parts, load_state, save_state
-
-
-def run_digest(config: Config, checkpoint: Path) -> str:
-    """What a state's run depends on, as one digest: settings and weights."""
-    weights = checkpoint / "last.ckpt" if checkpoint.is_dir() else checkpoint
-    return digest((json.dumps(config.identity(), sort_keys=True) + digest(weights)).encode())
-
-
-def state_identity(slab: Slab, phase: int, run: str) -> dict[str, str]:
-    """What a state file must say it is."""
-    return {"slab": str(slab), "phase": str(phase), "run": run}
+from teramind.state import SavedStates, load_parts, save_states
 
 
 def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Network, Raster]:
@@ -113,7 +98,7 @@ def generate_slab(
     sources: Sequence[Path],
     output: Path,
 ) -> None:
-    """Take one slab through one phase.
+    """Take one slab through one phase, window by window.
 
     Args:
         config: the configuration.
@@ -125,31 +110,28 @@ def generate_slab(
         output: state file to write.
     """
     generator = make_generator(config, checkpoint=checkpoint, raster=raster)
-    run = run_digest(config, checkpoint)
-    if phase == 0:
-        read = generator.initial(slab.window)
-    else:
-        near = generator.layout.frame(slab, phase)
-        read = SavedStates(
-            [
-                part
-                for path in sources
-                for part in load_parts(
-                    path,
-                    identity=state_identity(Slab.parse(path.stem), phase - 1, run),
-                    near=near,
-                )
-            ]
-        )
-    progress = log_progress(generator.work(slab, phase))
-    state = generator.run_phase(slab, phase, read, progress)
-    save_state(
+    run, layout = run_digest(config, checkpoint), generator.layout
+    singles = layout.singles(slab)
+
+    def read(single: Slab) -> ReadState:
+        """The state of one window before the phase."""
+        if phase == 0:
+            return generator.initial(single.window)
+        near, parts = layout.frame(slab, phase), []
+        for path in sources:
+            identity = state_identity(Slab.parse(path.stem), phase - 1, run)
+            parts += load_parts(path, window=single.window, identity=identity, near=near)
+        return SavedStates(parts)
+
+    progress = log_progress(sum(generator.work(single, phase) for single in singles))
+    save_states(
         output,
-        state,
-        rect=generator.layout.core(slab, phase),
+        (generator.run_phase(single, phase, read(single), progress) for single in singles),
+        windows=layout.windows_of(slab),
+        rect=layout.core(slab, phase),
         identity=state_identity(slab, phase, run),
         dtype=config.generate.state,
-        margin=generator.layout.margin(phase),
+        margin=layout.margin(phase),
     )
 
 
@@ -168,97 +150,3 @@ def log_progress(total: int, seconds: float = 10.0) -> Progress:
             print(f"{done}/{total} patches, {rate:.1f}/s, {left:.0f} s left", flush=True)
 
     return report
-
-
-def stitch_slab(
-    config: Config,
-    slab: Slab,
-    *,
-    checkpoint: Path,
-    state: Path,
-    right: Path | None,
-    below: Path | None,
-    volume: Path,
-) -> dict[str, Any]:
-    """Write a slab's last state into the volume and measure its seams.
-
-    Args:
-        config: the configuration.
-        slab: which.
-        checkpoint: the network, for the identity of the states.
-        state: its state after the last phase.
-        right: the state of the slab right of it, if there is one.
-        below: the state of the slab below it, if there is one.
-        volume: the OME-Zarr volume.
-
-    Returns:
-        The receipt: slab, shards with checksums, seam numbers.
-    """
-    from teramind.volume import write_slab
-
-    layout, run = config.layout(), run_digest(config, checkpoint)
-    last = layout.phases - 1
-    rect, own = load_state(state, identity=state_identity(slab, last, run))
-
-    def border(path: Path | None, edge: Rect, dy: int, dx: int) -> NDArray[np.float32] | None:
-        """The neighbour's row or column of pixels next to the slab."""
-        if path is None:
-            return None
-        neighbour = slab._replace(row=slab.row + dy, col=slab.col + dx)
-        identity = state_identity(neighbour, last, run)
-        return SavedStates(load_parts(path, identity=identity, near=edge))(edge)
-
-    sections = layout.windows.images(slab.window)
-    kept = [z for z in sections if z < layout.windows.first + layout.windows.generated]
-    grey = to_grey(np.nan_to_num(own, nan=-1.0))
-    voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
-    shards = write_slab(
-        volume,
-        voxels=np.ascontiguousarray(voxels[:, : len(kept)]),
-        z=sections.start - layout.windows.first,
-        y=rect.y - layout.region.y,
-        x=rect.x - layout.region.x,
-    )
-    seams = measure_seams(
-        own,
-        right=border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1),
-        below=border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0),
-        patch=layout.patch,
-    )
-    return {"slab": str(slab), "shards": shards, "seams": seams}
-
-
-def measure_seams(
-    own: NDArray[np.float32],
-    *,
-    right: NDArray[np.float32] | None,
-    below: NDArray[np.float32] | None,
-    patch: int,
-) -> dict[str, float | int | None]:
-    """Grey-level steps across the slab's right and lower border, and inside its patches.
-
-    Args:
-        own: state (stain z, y, x), NaN in background.
-        right: state of the slab to the right, its first column at least.
-        below: state of the slab below, its first row at least.
-        patch: patch edge P; the steps inside are taken a quarter of it from the borders.
-
-    Returns:
-        `border` and `inside`: mean absolute difference of the pixels on either side, in grey
-        levels, None where nothing could be measured; `pixels`: pairs measured on the border.
-    """
-    quarter = patch // 4
-    border, inside = [], []
-    for neighbour, axis in ((right, 2), (below, 1)):
-        if neighbour is not None:
-            turned, other = (np.moveaxis(a, axis, 0) for a in (own, neighbour))
-            border.append(np.abs(turned[-1] - other[0]).ravel())
-            inside.append(np.abs(turned[-quarter] - turned[-quarter - 1]).ravel())
-
-    def mean(parts: list[NDArray[np.float32]]) -> tuple[float | None, int]:
-        values = np.concatenate(parts) if parts else np.empty(0)
-        values = values[np.isfinite(values)]
-        return (round(float(values.mean()) * 127.5, 4) if len(values) else None), len(values)
-
-    (at_border, pixels), (within, _) = mean(border), mean(inside)
-    return {"border": at_border, "inside": within, "pixels": pixels}

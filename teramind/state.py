@@ -1,9 +1,13 @@
-"""Slab states between phases: one checked file per slab and phase."""
+"""Slab states between phases: one checked file per slab and phase.
+
+The file is a safetensors file, written here because the library would need all of it in memory: a
+header that says where each part lies, and the parts, window by window.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from teramind.errors import UserError
 from teramind.files import atomic_path, digest
@@ -20,43 +23,74 @@ from teramind.geometry import EMPTY, Rect
 StateType = Literal["float32", "float16"]
 
 _RECORD = "teramind"
+_TYPES = {"float32": "F32", "float16": "F16"}
+_ALIGNMENT = 8
 
 
-def save_state(
+def save_states(
     path: str | Path,
-    state: NDArray[np.floating],
+    states: Iterable[NDArray[np.floating]],
     *,
+    windows: range,
     rect: Rect,
     identity: Mapping[str, str],
     dtype: StateType = "float32",
     margin: int = 0,
 ) -> None:
-    """Write the state (stain z, y, x) of `rect`, atomically, with checksums.
+    """Write the states (stain z, y, x) of a slab's windows, atomically, with checksums.
 
     Args:
         path: safetensors file to make.
-        state: may hold NaN where no patch is needed.
+        states: one per window, asked for one by one; may hold NaN where no patch is needed.
+        windows: the slab's z-windows.
         rect: its pixels.
         identity: slab, phase and run it belongs to.
         dtype: float16 halves the file and moves the result by up to its rounding.
         margin: pixels along the edges that neighbours read; stored as parts of their own, so
             that a neighbour need not read the rest.
     """
-    parts = {
-        _name(part): np.ascontiguousarray(state[:, *part.within(rect)], dtype=dtype)
-        for part in parts_of(rect, margin)
-    }
-    sums = {name: digest(part.data) for name, part in parts.items()}
-    record = {**identity, "rect": list(rect), "margin": margin, "blake2b": sums}
-    with atomic_path(path) as temporary:
-        # Not `save_file`, whose error on a full disk is no OSError.
-        temporary.write_bytes(save(parts, metadata={_RECORD: json.dumps(_sealed(record))}))
+    places, waiting = parts_of(rect, margin), iter(states)
+    names = [_name(window, place) for window in windows for place in places]
+    sums = dict.fromkeys(names, digest(b""))  # as long as the ones to come
+
+    def header(channels: int) -> bytes:
+        shapes = [(channels, place.height, place.width) for _ in windows for place in places]
+        record = {**identity, "rect": list(rect), "margin": margin, "blake2b": sums}
+        return _header(dict(zip(names, shapes, strict=True)), dtype, _sealed(record))
+
+    with atomic_path(path) as temporary, temporary.open("w+b") as file:
+        for window in windows:
+            state = next(waiting)
+            if window == windows[0]:
+                file.write(header(len(state)))
+            for place in places:
+                part = np.ascontiguousarray(state[:, *place.within(rect)], dtype=dtype)
+                sums[_name(window, place)] = digest(part.data)
+                file.write(part.data)
+            channels = len(state)
+            del state  # before the next one is made
+        file.seek(0)
+        file.write(header(channels))
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, ...]], dtype: StateType, record: Mapping[str, Any]
+) -> bytes:
+    """The head of a safetensors file whose tensors follow each other in the order given."""
+    said: dict[str, Any] = {"__metadata__": {_RECORD: json.dumps(record)}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        said[name] = {"dtype": _TYPES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(said).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
 
 
 def load_parts(
-    path: str | Path, *, identity: Mapping[str, str], near: Rect | None = None
+    path: str | Path, *, window: int, identity: Mapping[str, str], near: Rect | None = None
 ) -> list[tuple[Rect, NDArray[np.float32]]]:
-    """Read the parts of a state that touch `near`, or all, each with its pixels.
+    """Read the parts of a window's state that touch `near`, or all, each with its pixels.
 
     Raises:
         UserError: when the file is damaged or belongs to another slab, phase or run. Damage of a
@@ -78,7 +112,8 @@ def load_parts(
                 for part in parts_of(rect, record["margin"])
                 if near is None or part.cut(near) != EMPTY
             ]
-            return [(part, _checked(file.get_tensor(_name(part)), part, record)) for part in read]
+            sums = record["blake2b"]
+            return [(part, _read(file, _name(window, part), part, sums)) for part in read]
     except _ForeignError as error:
         raise UserError(f"state {path}: belongs to {error}; remove it and run again") from None
     except Exception as error:  # of a library, about a file that was damaged
@@ -86,10 +121,10 @@ def load_parts(
 
 
 def load_state(
-    path: str | Path, *, identity: Mapping[str, str]
+    path: str | Path, *, window: int, identity: Mapping[str, str]
 ) -> tuple[Rect, NDArray[np.float32]]:
-    """Read a whole state and its rectangle. Raises UserError as `load_parts` does."""
-    parts = load_parts(path, identity=identity)
+    """Read a window's whole state and its rectangle. Raises UserError as `load_parts` does."""
+    parts = load_parts(path, window=window, identity=identity)
     (first, _), (last, _) = parts[0], parts[-1]
     rect = Rect(first.y, first.x, last.bottom - first.y, last.right - first.x)
     return rect, SavedStates(parts)(rect)
@@ -112,8 +147,8 @@ class _ForeignError(Exception):
     """A sound file that belongs elsewhere."""
 
 
-def _name(part: Rect) -> str:
-    return "_".join(map(str, part))
+def _name(window: int, part: Rect) -> str:
+    return "_".join(map(str, (window, *part)))
 
 
 def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,13 +157,16 @@ def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, "record": digest(json.dumps(said, sort_keys=True).encode())}
 
 
-def _checked(
-    stored: NDArray[np.floating], part: Rect, record: Mapping[str, Any]
-) -> NDArray[np.float32]:
-    shape = (len(stored), part.height, part.width)
-    if stored.shape != shape or record["blake2b"][_name(part)] != digest(stored.data):
+def _read(file: Any, name: str, part: Rect, sums: Mapping[str, str]) -> NDArray[np.float32]:
+    stored: NDArray[np.floating] = file.get_tensor(name)
+    if stored.shape[1:] != (part.height, part.width) or sums[name] != digest(stored.data):
         raise ValueError("checksum differs")
     return stored.astype(np.float32, copy=False)
+
+
+def to_grey(state: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does."""
+    return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
 
 
 class SavedStates:

@@ -15,7 +15,6 @@ from teramind.diffusion import (
     balanced_weight,
     ddim,
     sampling_steps,
-    to_grey,
     to_patches,
     window_loss,
     worth_learning,
@@ -23,6 +22,7 @@ from teramind.diffusion import (
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.schedule import TRAINING_STEPS, kept_timesteps
+from teramind.state import to_grey
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
 POSSIBLE = {len(kept) for kept in STRIDES.values()}

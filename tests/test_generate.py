@@ -12,7 +12,7 @@ from workflow_project import config_with
 
 from teramind import slab as jobs
 from teramind.config import parse_config
-from teramind.diffusion import ddim, sampling_steps, to_grey, to_patches
+from teramind.diffusion import ddim, sampling_steps, to_patches
 from teramind.errors import UserError
 from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
@@ -21,7 +21,7 @@ from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
 from teramind.noise import PhiloxNoise
 from teramind.solver import SOLVERS
-from teramind.state import SavedStates, parts_of
+from teramind.state import SavedStates, parts_of, to_grey
 
 P = 32
 STEPS = 4

@@ -36,9 +36,10 @@ def layouts(draw):
         region=Rect(*(patch * n for n in inner)),
         patch=patch,
         slab=patch * draw(st.integers(smallest, smallest + 4)),
-        windows=Windows(sections=4, planes=draw(st.integers(1, 5))),
+        windows=Windows(sections=4, planes=draw(st.integers(1, 7))),
         steps=steps,
         phases=phases,
+        stack=draw(st.integers(1, 3)),
     )
 
 
@@ -134,11 +135,22 @@ def test_slabs_tile_what_is_wanted_of_each_phase(layout):
     for phase in range(layout.phases):
         slabs = list(layout.slabs(phase))
         assert len(set(slabs)) == len(slabs)
+        singles = [single for slab in slabs for single in layout.singles(slab)]
+        wanted = painted(layout, [layout.wanted(phase)])
         for window in range(len(layout.windows)):
-            cores = [layout.core(slab, phase) for slab in slabs if slab.window == window]
+            cores = [layout.core(single, phase) for single in singles if single.window == window]
             assert EMPTY not in cores
-            wanted = painted(layout, [layout.wanted(phase)])
             np.testing.assert_array_equal(painted(layout, cores), wanted)
+            holders = layout.slabs_of_window(window, phase)
+            assert [layout.core(slab, phase) for slab in holders] == cores
+
+
+@fast
+@given(layouts())
+def test_jobs_are_the_slabs_of_all_phases(layout):
+    assert layout.jobs == sum(len(list(layout.slabs(p))) for p in range(layout.phases))
+    depths = [len(layout.windows_of(slab)) for slab in layout.slabs(0)]
+    assert max(depths) == min(layout.stack, len(layout.windows))
 
 
 @fast
@@ -257,9 +269,9 @@ def test_the_order_of_jobs_keeps_what_is_read_before_what_reads_it(layout):
         if phase:
             read = [ranks[source, phase - 1] for source in layout.sources(slab, phase)]
             assert rank <= min(read)
-    for window in range(len(layout.windows) - 1):
+    for window in range(0, len(layout.windows) - layout.stack, layout.stack):
         here, next_one = (
             [rank for (slab, _), rank in ranks.items() if slab.window == w]
-            for w in (window, window + 1)
+            for w in (window, window + layout.stack)
         )
         assert min(here) > max(next_one)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from teramind.diffusion import to_grey
 from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
 from teramind.geometry import Rect
 from teramind.network import load_network
 from teramind.region import generate_region
+from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)
 """Pixels of the plane that the test rasters cover: 2 x 3 patches."""

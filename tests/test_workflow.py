@@ -14,7 +14,7 @@ import psutil
 import pytest
 import tifffile
 import yaozarrs
-from workflow_project import PANEL, ROOT, SIZE, Project, planned, write_network
+from workflow_project import PANEL, ROOT, SIZE, Project, molecules, planned, write_network
 
 from teramind.expression import Raster
 from teramind.geometry import Slab
@@ -220,6 +220,24 @@ def test_a_single_section_runs(tmp_path):
     write_network(tmp_path / "network.safetensors", sections=1)
     assert planned(project.run()) == jobs_of(project.config)
     assert read_volume(project.results / "volume/volume.zarr").shape == (2, 1, *SIZE)
+
+
+def test_windows_that_share_a_job_get_the_same_voxels(tmp_path):
+    """Three windows, two phases: in jobs of two windows and of one, in jobs of one each."""
+    volumes, jobs = [], []
+    for windows in (2, 1):
+        folder = tmp_path / str(windows)
+        folder.mkdir()
+        changes = {"generate__slab": 192, "generate__steps": 2, "generate__phases": 2}
+        project = Project(folder, plane__sections=5, generate__windows=windows, **changes)
+        molecules(sections=5).to_csv(folder / "molecules.csv", index=False)
+        slabs = project.config.layout().slabs(1)
+        receipts = [f"out/volume/receipts/{slab}.json" for slab in slabs]
+        jobs.append(planned(project.run("--", *receipts)))
+        volumes.append(project.files("volume/volume.zarr/*/c/**/*"))
+    assert volumes[0] == volumes[1]
+    assert [found["generate_p001"] for found in jobs] == [2, 3]
+    assert [found["stitch"] for found in jobs] == [2, 3]
 
 
 def test_cells_are_binned(tmp_path):

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="jobs that run at a time")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--search", action="store_true", help="try slab edges and phases")
+    parser.add_argument("--search", action="store_true", help="try slabs and phases")
     limits = parser.add_argument_group("limits of the search")
     limits.add_argument("--memory", type=float, metavar="GIB", help="of a job")
     limits.add_argument("--hours", type=float, help="of a job")

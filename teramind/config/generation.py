@@ -41,6 +41,7 @@ class Generate(Section):
     """How the volume is generated."""
 
     slab: Edge = Field(description="slab edge in pixels, a multiple of the patch edge")
+    windows: Count = Field(1, description="z-windows of a slab, drawn one after the other")
     steps: Count = Field(15, description="sampling steps")
     solver: SolverName = Field("published", description="how a step is taken")
     precision: Literal["float32", "bfloat16"] = Field(

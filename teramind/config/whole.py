@@ -221,6 +221,7 @@ class Config(Section):
             windows=self.windows,
             steps=self.generate.steps,
             phases=self.generate.phases,
+            stack=self.generate.windows,
         )
 
     def split(self) -> Split:

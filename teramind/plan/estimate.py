@@ -10,7 +10,7 @@ import numpy as np
 
 from teramind.config import Config
 from teramind.errors import UserError
-from teramind.geometry import Layout, Slab
+from teramind.geometry import Layout
 from teramind.network import NetworkSpec
 from teramind.plan import rates
 from teramind.plan.flops import PatchCost
@@ -25,7 +25,7 @@ from teramind.volume import VolumeLayout
 
 MEBI, GIBI = 1 << 20, 1 << 30
 SIMULATED = 2
-"""Windows whose course is followed; those after them repeat it."""
+"""Stacks of windows whose course is followed; those after them repeat it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Plan:
         phases: number of phases.
         steps: number of steps.
         windows: z-windows.
-        slabs: slabs of one window.
+        stack: z-windows of a slab.
+        slabs: slabs of one stack.
         voxels: of the volume, all stains.
         tissue_fraction: share of the region's patches that is drawn.
         tissue_known: whether that was read from the raster or assumed.
@@ -87,6 +88,7 @@ class Plan:
     phases: int
     steps: int
     windows: int
+    stack: int
     slabs: int
     voxels: int
     tissue_fraction: float
@@ -139,7 +141,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
     course = simulate(
         layout,
         workers=given.workers,
-        windows=min(SIMULATED, len(layout.windows)),
+        windows=min(SIMULATED * layout.stack, len(layout.windows)),
         seconds=times.seconds,
         state_bytes=states,
     )
@@ -156,6 +158,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         phases=layout.phases,
         steps=layout.steps,
         windows=len(layout.windows),
+        stack=layout.stack,
         slabs=phases[-1].pixels[0].size,
         voxels=voxels,
         tissue_fraction=fraction,
@@ -196,7 +199,7 @@ class StateBytes:
 
     def __call__(self, job: Job) -> int:
         """Of the state that a job leaves."""
-        return self.of(job[1], _area(self.layout, job))
+        return self.of(job[1], _pixels(self.layout, job))
 
     def of(self, phase: int, pixels: int) -> int:
         """Of so many pixels at the end of a phase."""
@@ -220,10 +223,11 @@ class JobTimes:
         """Of a slab's phase, or of stitching it."""
         slab, phase = job
         if phase == self.layout.phases:
-            voxels = self.depth * _area(self.layout, (slab, phase - 1))
+            voxels = self.depth * _pixels(self.layout, (slab, phase - 1))
             return self.startup + voxels / rates.VOXELS_PER_SECOND["stitch"]
         work = self.phases[phase]
-        place = slab.window, work.rows.index(slab.row), work.cols.index(slab.col)
+        stack = slab.window // self.layout.stack
+        place = stack, work.rows.index(slab.row), work.cols.index(slab.col)
         return self._network_seconds(int(work.encoded[place]), int(work.decoded[place]))
 
     def longest(self) -> float:
@@ -250,7 +254,8 @@ class JobTimes:
 
     def wall(self, simulated: float) -> float:
         """Of the run, from the course of its first windows."""
-        windows, followed = len(self.layout.windows), min(SIMULATED, len(self.layout.windows))
+        windows = len(self.layout.windows)
+        followed = min(SIMULATED * self.layout.stack, windows)
         rest = (self.network() + self.others()) * (windows - followed) / windows
         section = self.voxels / self.layout.windows.generated
         last = sum(section / rates.VOXELS_PER_SECOND[rule] for rule in ("pyramid", "export_wsi"))
@@ -261,9 +266,10 @@ class JobTimes:
         return self.startup + flops / self.per_second
 
 
-def _area(layout: Layout, job: Job) -> int:
+def _pixels(layout: Layout, job: Job) -> int:
+    """Of a slab's core in all its windows."""
     core = layout.core(*job)
-    return core.height * core.width
+    return core.height * core.width * len(layout.windows_of(job[0]))
 
 
 def _pyramid_voxels(volume: VolumeLayout) -> int:
@@ -293,13 +299,14 @@ def _drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
     last, p, drawn = layout.phases - 1, layout.patch, 0
     for slab in layout.slabs(last):
         rows, cols = layout.core(slab, last).within(layout.bounds)
-        window = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
-        if wanted is None or wanted[slab.window][window].any():
-            drawn += _sections(layout, slab)
+        place = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
+        for window in layout.windows_of(slab):
+            if wanted is None or wanted[window][place].any():
+                drawn += _sections(layout, window)
     return drawn
 
 
-def _sections(layout: Layout, slab: Slab) -> int:
-    """Sections of a slab that the volume keeps."""
+def _sections(layout: Layout, window: int) -> int:
+    """Sections of a window that the volume keeps."""
     beyond = layout.windows.first + layout.windows.generated
-    return sum(section < beyond for section in layout.windows.images(slab.window))
+    return sum(section < beyond for section in layout.windows.images(window))

@@ -30,7 +30,8 @@ def jobs_per_rule(config: Config) -> Counter[str]:
         jobs |= dict.fromkeys(("create_attention", "attention_tables", "attention_joint"), 1)
         sections = layout.windows.generated
         jobs |= dict.fromkeys(("attention_pyramid", "attention_pictures"), sections)
-        jobs |= {"attention": slabs[-1]}
+        last = layout.slabs(layout.phases - 1)
+        jobs |= {"attention": sum(len(layout.windows_of(slab)) for slab in last)}
     return jobs
 
 

@@ -81,9 +81,7 @@ def job_bytes(
         frame = computed.grown(spec.half)
         sources = source_bytes(layout, slab, phase, planes * spec.channels)
         work = work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace)
-        # Saving: the plane, a copy of the core in parts, and the bytes of the file.
-        saving = FLOAT * planes * spec.channels * (_area(frame) + 2 * _area(core))
-        found.append(sources + max(work, saving))
+        found.append(sources + work)
     return max(found)
 
 

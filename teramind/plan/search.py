@@ -1,9 +1,10 @@
-"""The cheapest slab edge and number of phases under limits."""
+"""The cheapest slab edge, windows per slab and number of phases under limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from teramind.config import Config
 from teramind.errors import UserError
@@ -11,6 +12,8 @@ from teramind.plan.estimate import GIBI, Assumptions, Plan, estimate
 
 EDGES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 """Slab edges tried, in pixels; every shard halves into whole pixels several times."""
+STACKS = (1, 5)
+"""Windows per slab tried, and all of them."""
 MOST_JOBS = 200_000
 """Plans with more slab jobs are not worth following: Snakemake would need minutes to start."""
 
@@ -50,15 +53,16 @@ def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
     """Plans within the limits, the cheapest first: fewest hours of slab jobs, then of the rest.
 
     Raises:
-        UserError: when no slab edge and number of phases keeps to the limits.
+        UserError: when no slabs and number of phases keep to the limits.
     """
     tried = [estimate(candidate, given) for candidate in _candidates(config)]
     kept = [plan for plan in tried if not limits.broken(plan)]
     if not kept:
         nearest = min(tried, key=lambda plan: len(limits.broken(plan)))
         raise UserError(
-            f"no plan keeps to the limits; slab {nearest.slab} with {nearest.phases} phases comes "
-            f"nearest and breaks: {', '.join(limits.broken(nearest))}"
+            f"no plan keeps to the limits; slab {nearest.slab}, windows {nearest.stack} with "
+            f"{nearest.phases} phases comes nearest and breaks: "
+            f"{', '.join(limits.broken(nearest))}"
         )
     return sorted(kept, key=lambda plan: (plan.network_hours + plan.other_hours, plan.slab))
 
@@ -68,12 +72,15 @@ def _candidates(config: Config) -> Iterator[Config]:
     layout = config.layout()
     longest = max(layout.region.height, layout.region.width)
     edges = {edge for edge in EDGES if edge % layout.patch == 0 and edge < 2 * longest}
-    for edge in sorted(edges | {layout.slab}):
+    stacks = {stack for stack in STACKS if stack < len(layout.windows)} | {len(layout.windows)}
+    for edge, stack in product(sorted(edges | {layout.slab}), sorted(stacks | {layout.stack})):
         slabs = -(-layout.region.height // edge) * -(-layout.region.width // edge)
+        slabs *= -(-len(layout.windows) // stack)
         for phases in range(1, layout.steps + 1):
-            if slabs * len(layout.windows) * (phases + 1) > MOST_JOBS:
+            if slabs * (phases + 1) > MOST_JOBS:
                 break
-            generate = config.generate.model_copy(update={"slab": edge, "phases": phases})
+            changes = {"slab": edge, "windows": stack, "phases": phases}
+            generate = config.generate.model_copy(update=changes)
             candidate = config.model_copy(update={"generate": generate})
             try:
                 candidate.layout()

@@ -17,10 +17,12 @@ def plan_table(plan: Plan, notes: Sequence[str]) -> str:
 
 def search_table(plans: Sequence[Plan]) -> str:
     """Plans of a search, one line each, the cheapest first."""
-    head = ("slab", "phases", "jobs", "frame", "job hours", "wall", "longest job", "memory", "disk")
+    work = ("jobs", "frame", "job hours", "wall", "longest job", "memory", "disk")
+    head = ("slab", "windows", "phases", *work)
     rows = [
         (
             str(plan.slab),
+            str(plan.stack),
             str(plan.phases),
             f"{sum(plan.jobs.values()):,}",
             f"x {plan.frame_overhead:.2f}",
@@ -41,7 +43,8 @@ def search_table(plans: Sequence[Plan]) -> str:
 
 def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "volume", f"{plan.voxels:.3g} voxels"
-    yield "slabs", f"{plan.slabs:,} of {plan.slab} pixels in each of {plan.windows} windows"
+    stacks = f"{plan.windows} windows, {plan.stack} at a time"
+    yield "slabs", f"{plan.slabs:,} of {plan.slab} pixels in each of {stacks}"
     yield "steps", f"{plan.steps} in {plan.phases} phases"
     yield "jobs", f"{sum(plan.jobs.values()):,}"
     yield "dry run", f"{duration(plan.dry_run_seconds)}, {size(plan.dry_run_bytes)} of memory"

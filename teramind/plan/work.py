@@ -27,9 +27,9 @@ class PhaseWork:
     Attributes:
         rows: rows of the grid of slabs.
         cols: its columns.
-        decoded: decoder passes, that is patches taken one step on: (window, row, column).
+        decoded: decoder passes, that is patches taken one step on: (stack, row, column).
         encoded: encoder passes, likewise.
-        pixels: pixels of the slab's core, likewise.
+        pixels: pixels of the slab's core in all its windows, likewise.
     """
 
     rows: range
@@ -58,11 +58,11 @@ def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> Pha
         phase: which.
         wanted: from `wanted_patches`; None where all of the region is.
     """
-    rows, cols = _grid(layout, phase)
+    rows, cols = layout.grid(phase)
     heights = [layout.core(Slab(0, row, cols[0]), phase) for row in rows]
     widths = [layout.core(Slab(0, rows[0], col), phase) for col in cols]
     pixels = np.outer([core.height for core in heights], [core.width for core in widths])
-    windows = len(layout.windows)
+    windows, stacks = len(layout.windows), range(0, len(layout.windows), layout.stack)
     if wanted is None:
         decoded, encoded = _rectangles(layout, phase, heights, widths)
         decoded, encoded = (np.broadcast_to(n, (windows, *n.shape)) for n in (decoded, encoded))
@@ -75,15 +75,8 @@ def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> Pha
                     core = layout.core(Slab(window, row, col), phase)
                     both[:, window, i, j] = _masked(layout, phase, core, needed)
         decoded, encoded = both
-    return PhaseWork(rows, cols, decoded, encoded, np.broadcast_to(pixels, decoded.shape))
-
-
-def _grid(layout: Layout, phase: int) -> tuple[range, range]:
-    """Rows and columns of the slabs that have work in a phase."""
-    wanted, (y, x) = layout.wanted(phase), layout.origin
-    rows = range((wanted.y - y) // layout.slab, -(-(wanted.bottom - y) // layout.slab))
-    cols = range((wanted.x - x) // layout.slab, -(-(wanted.right - x) // layout.slab))
-    return rows, cols
+    of_windows = decoded, encoded, np.broadcast_to(pixels, decoded.shape)
+    return PhaseWork(rows, cols, *(np.add.reduceat(n, stacks) for n in of_windows))
 
 
 def _rectangles(

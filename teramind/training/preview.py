@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.diffusion import sampling_steps, to_grey
+from teramind.diffusion import sampling_steps
 from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import Network
 from teramind.noise import PhiloxNoise
+from teramind.state import to_grey
 from teramind.training.dataset import PairedImages
 
 STEPS = 5

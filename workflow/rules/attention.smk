@@ -1,7 +1,12 @@
 # Gene-gene attention: needs expression and network only, no image and no sampling step.
 
 ATTENTION = results("attention")
-ATTENTION_SLABS = list(layout.slabs(LAST)) if settings.attention else []
+# One z-window a job: there is no start-up of a GPU to share.
+ATTENTION_SLABS = (
+    [single for slab in layout.slabs(LAST) for single in layout.singles(slab)]
+    if settings.attention
+    else []
+)
 SUMS = [results(f"attention/sums/{slab}.npy") for slab in ATTENTION_SLABS]
 ATTENTION_RECEIPTS = [
     results(f"attention/receipts/{slab}.json") for slab in ATTENTION_SLABS
@@ -38,7 +43,7 @@ if settings.attention:
     def attention_receipts_of(wildcards):
         """Receipts of all slabs that hold a section."""
         window = (int(wildcards.section) - layout.windows.first) // layout.windows.depth
-        slabs = layout.slabs_of_window(window, LAST)
+        slabs = [slab for slab in ATTENTION_SLABS if slab.window == window]
         return [results(f"attention/receipts/{slab}.json") for slab in slabs]
 
     rule create_attention:

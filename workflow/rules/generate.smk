@@ -105,7 +105,7 @@ rule stitch:
     benchmark:
         benchmark_of("stitch", "{slab}")
     conda:
-        network_environment(settings.generate.gpus)
+        "../../envs/volume.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),

@@ -7,7 +7,7 @@ from teramind.job import job
 with job(snakemake) as config:
     from teramind.files import write_json
     from teramind.geometry import Slab
-    from teramind.slab import stitch_slab
+    from teramind.stitch import stitch_slab
 
     right, below = (snakemake.input.get(side) for side in ("right", "below"))
     receipt = stitch_slab(
