@@ -173,7 +173,7 @@ def path(edge: int, slab: int, phases: int) -> None:
     """Run every job of a plane of two sections with the stand-in."""
     network, meter = FreeNetwork(), Meter()
     teramind.slab.load_network = lambda path: network
-    teramind.slab.multiply_in = lambda loaded, dtype: None
+    teramind.slab.set_precision = lambda loaded, dtype: None
     teramind.slab.for_inference = lambda loaded: loaded
     teramind.slab.load_parts = meter.counting(teramind.slab.load_parts)
     teramind.stitch.load_parts = meter.counting(teramind.stitch.load_parts)

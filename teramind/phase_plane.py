@@ -26,8 +26,8 @@ from teramind.solver import Solver
 Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
 
-BATCH = 32
-"""Patches that pass through the network together."""
+BATCH = {"cpu": 32, "cuda": 128}
+"""Patches that pass through the network together, at most."""
 
 
 class ReadState(Protocol):
@@ -109,8 +109,7 @@ class PhasePlane:
         upper = self._encode_row(0, aligned[0], time)
         for row, wanted in enumerate(mask):
             lower = self._encode_row(row + 1, aligned[row + 1], time)
-            for start in range(0, wanted.sum(), BATCH):
-                cols = np.flatnonzero(wanted)[start : start + BATCH]
+            for cols in self._batches(wanted):
                 features = shifted_row(
                     upper, lower, rank[row, cols], rank[row + 1, cols], network.axes
                 )
@@ -123,24 +122,35 @@ class PhasePlane:
     def _encode_row(self, row: int, wanted: NDArray[np.bool_], time: Tensor) -> Encoded:
         """Features of the wanted aligned patches of a row."""
         network, p = self.network, self.network.spec.patch
-        cols = torch.from_numpy(np.flatnonzero(wanted))
         state = self.memory[: network.spec.channels, row * p : (row + 1) * p].to(time)
         state = state.unflatten(2, (-1, p))  # (stain z, P, cols, P)
         encoded = []
-        for chosen in cols.split(BATCH):
+        for cols in self._batches(wanted):
+            chosen = torch.from_numpy(cols)
             pixels = state[:, :, chosen.to(self.device)].permute(2, 0, 1, 3)
             encoded.append(network.encode(pixels, self.genes(row, chosen, time), time))
         return combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
+
+    def _batches(self, wanted: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+        """Columns of the wanted patches of a row, in batches of about one size."""
+        cols = np.flatnonzero(wanted)
+        return np.array_split(cols, max(-(-len(cols) // BATCH[self.device.type]), 1))
 
     def _advance(
         self, new: Tensor, row: int, cols: NDArray[np.intp], noise: Tensor, step: Step
     ) -> None:
         """Write the next memory of shifted patches; `noise` is (n, stain z, P, P)."""
         p, half = self.network.spec.patch, self.network.spec.half
-        for estimate, col in zip(noise.to(new), cols, strict=True):
-            y, x = half + row * p, half + int(col) * p
-            place = (slice(None), slice(y, y + p), slice(x, x + p))
-            new[place] = self.solver.advance(self.memory[place], estimate, step)
+        chosen = torch.from_numpy(cols).to(self.device)
+
+        def patches(memory: Tensor) -> Tensor:
+            """The row's patches, (stain z, P, cols, P)."""
+            y = half + row * p
+            return memory[:, y : y + p, half:-half].unflatten(2, (-1, p))
+
+        estimate = noise.to(new).permute(1, 2, 0, 3)
+        before = patches(self.memory)[:, :, chosen]
+        patches(new)[:, :, chosen] = self.solver.advance(before, estimate, step)
 
 
 def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

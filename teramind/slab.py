@@ -16,8 +16,8 @@ from teramind.generate import Generator
 from teramind.geometry import Slab
 from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
-from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
+from teramind.network.precision import set_precision
 from teramind.phase_plane import Progress, ReadState
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
@@ -59,7 +59,7 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     run, device = config.generate, device_for(config)
     network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
     noise = make_noise(run.noise, seed=run.seed, spec=network.spec, windows=config.windows)
-    multiply_in(network, getattr(torch, run.precision))
+    set_precision(network, getattr(torch, run.precision))
     return Generator(
         network=for_inference(network.to(device)),
         expression=expression,

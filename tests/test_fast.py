@@ -9,7 +9,7 @@ from test_generate import make_generator, random_network, run_slabs
 from torch.nn import functional as F
 
 from teramind.network import Network, NetworkSpec
-from teramind.network.blocks import ResidualBlock, multiply_in
+from teramind.network.blocks import ResidualBlock
 from teramind.network.fast import (
     NARROWEST,
     FastBlock,
@@ -18,6 +18,7 @@ from teramind.network.fast import (
     from_module,
     to_module,
 )
+from teramind.network.precision import set_precision
 from teramind.network.winograd import WinogradConv
 
 
@@ -121,5 +122,5 @@ def test_wide_networks_of_few_sections_are_made_fast(change, chosen):
     dtype = sizes.pop("dtype")
     spec = NetworkSpec(patch=32, stains=("DAPI",), genes=2, embed=4, **sizes)
     network = Network(spec).requires_grad_(False).eval()
-    multiply_in(network, dtype)
+    set_precision(network, dtype)
     assert isinstance(for_inference(network), FastNetwork) is chosen

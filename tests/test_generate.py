@@ -17,8 +17,8 @@ from teramind.errors import UserError
 from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
-from teramind.network.blocks import multiply_in
 from teramind.network.fast import for_inference
+from teramind.network.precision import set_precision
 from teramind.noise import PhiloxNoise
 from teramind.solver import SOLVERS
 from teramind.state import SavedStates, parts_of, to_grey
@@ -378,7 +378,7 @@ def test_each_aligned_patch_is_encoded_once_per_step(precise, monkeypatch):
 def test_in_bfloat16_the_state_stays_float32_and_the_image_close():
     network = random_network(torch.float32)
     exact = run_slabs(make_generator(network, bounds=ROI))
-    multiply_in(network, torch.bfloat16)
+    set_precision(network, torch.bfloat16)
     rough = run_slabs(make_generator(for_inference(network), bounds=ROI))
     assert rough.dtype == np.float32
     difference = np.abs(rough - exact)

@@ -1,11 +1,12 @@
 """Training learns, goes on where it was killed, and says what it made."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from training_pair import SETTINGS, blob_windows
 from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.network import Network
-from teramind.training.ahead import Ahead
+from teramind.training.ahead import cut_ahead
+from teramind.training.dataset import Batch
 from teramind.training.rate import TrainSettings, rate_at
 from teramind.training.resume import saved_states
 from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer
@@ -157,6 +159,19 @@ def test_lower_precision_computes_nearly_the_same_loss(windows, tiny_spec, tmp_p
     assert np.isfinite(found[1]).all()
 
 
+def test_lower_precision_spares_the_copy_of_the_noisy_image(tiny_spec, tmp_path):
+    """At the start the noise is found to 1e-4 where it is nearly all there is; 8 bits hide that."""
+    spec = dataclasses.replace(tiny_spec, base=6)
+    windows = blob_windows(tmp_path / "pair", spec)
+    noisiest = windows(0)._replace(t=torch.tensor([990]))
+    found = []
+    for asked in ("float32", "bfloat16"):
+        settings = dataclasses.replace(SETTINGS, precision=asked)
+        trainer = Trainer(spec, windows, settings, tmp_path / asked)
+        found.append(trainer.loss(trainer.network, noisiest).item())
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_training_can_start_from_other_weights(windows, tiny_spec, tmp_path):
     torch.manual_seed(5)
     start = Network(tiny_spec)
@@ -169,20 +184,43 @@ def test_training_can_start_from_other_weights(windows, tiny_spec, tmp_path):
     assert torch.equal(resumed.network.stem.weight, start.stem.weight)
 
 
-def test_a_step_is_made_while_the_one_before_is_used():
-    made, ahead = [], None
-    release = threading.Event()
+def test_windows_cut_in_other_processes_are_the_same(windows):
+    ahead = list(cut_ahead(lambda step: [windows(step)], range(3, 7), workers=2))
+    assert len(ahead) == 4
+    for step, (found,) in zip(range(3, 7), ahead, strict=True):
+        assert isinstance(found, Batch)
+        assert all(torch.equal(a, b) for a, b in zip(windows(step), found, strict=True))
 
-    def make(step):
-        made.append(step)
-        if step == 1:
-            release.set()
-        return step * 10
 
-    ahead = Ahead(make)
-    assert ahead(0) == 0
-    assert release.wait(10)  # step 1 is made though nobody asked
-    assert [ahead(1), ahead(2), ahead(7)] == [10, 20, 70]
+def test_a_sigterm_to_the_whole_job_leaves_the_last_windows_to_the_trainer(windows):
+    with closing(cut_ahead(lambda step: [windows(step)], range(6), workers=2)) as ahead:
+        next(ahead)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        assert len(list(ahead)) == 5
+
+
+def test_processes_that_cut_windows_end_with_the_training(windows):
+    with closing(cut_ahead(lambda step: [windows(step)], range(1000), workers=2)) as ahead:
+        next(ahead)
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+    for worker in workers:
+        worker.join(10)
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_a_process_that_cuts_windows_ends_them_all():
+    def broken(step):
+        raise UserError(f"no window {step}")
+
+    with closing(cut_ahead(broken, range(1000), workers=2)) as ahead:
+        with pytest.raises(UserError, match="no window 0") as error:
+            next(ahead)
+        workers = multiprocessing.active_children()
+        for worker in workers:
+            worker.join(10)
+    assert error.tb and not multiprocessing.active_children()
 
 
 def test_a_finished_run_stays_as_it_is(windows, tiny_spec, tmp_path):

@@ -90,7 +90,7 @@ class Train(Section):
     warmup: Whole = Field(100, ge=0, description="steps over which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the arithmetic; auto is bfloat16 on a GPU and float32 elsewhere"
+        "auto", description="of most products; auto is bfloat16 on a GPU and float32 elsewhere"
     )
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")

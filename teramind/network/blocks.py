@@ -39,15 +39,20 @@ class SectionConv(nn.Conv3d):
         outputs: channels out.
         depth: kernel size along z, 1 or 3.
         edge: kernel size along y and x, 1 or 3.
+
+    Attributes:
+        lower: type to multiply in, less precise than the weights'; see `precision`.
     """
 
     def __init__(self, inputs: int, outputs: int, *, depth: int, edge: int) -> None:
         half = (depth // 2, edge // 2, edge // 2)
         super().__init__(inputs, outputs, (depth, edge, edge), padding=half)
+        self.lower: torch.dtype | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, y, x, z, inputs) -> (n, y, x, z, outputs), in the type of x."""
-        return self._convolve(x.to(self.weight.dtype)).to(x.dtype)
+        with torch.autocast(x.device.type, self.lower, enabled=self.lower is not None):
+            return self._convolve(x).to(x.dtype)
 
     def _convolve(self, x: Tensor) -> Tensor:
         z = x.shape[3]
@@ -125,18 +130,6 @@ class ResidualBlock(nn.Module):
         scale, shift = self.time(F.silu(time))[:, None, None, None].chunk(2, dim=-1)
         h = F.silu(self.norm_out(h) * (1 + scale) + shift)
         return self.skip(x) + self.conv_out(self.dropout(h))
-
-
-def multiply_in(network: nn.Module, dtype: torch.dtype) -> None:
-    """Let the convolutions of residual blocks, nearly all of the work, multiply in `dtype`.
-
-    Norms, skips, stem and head stay as they are: what a rounding error of the noisy image costs
-    there is divided by the square root of alpha-bar, 1/90 at the first step.
-    """
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            module.conv_in.to(dtype)
-            module.conv_out.to(dtype)
 
 
 def to_quadrants(tokens: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teramind.network.blocks import EPSILON, Resample, ResidualBlock
+from teramind.network.blocks import EPSILON, Resample, ResidualBlock, SectionConv
 from teramind.network.unet import LEVELS, Axes, Encoded, Network, stains_first, stains_last
 from teramind.network.winograd import WinogradConv
 
@@ -22,11 +22,9 @@ NARROWEST = 16
 
 def for_inference(network: Network) -> Network | FastNetwork:
     """The fastest form of a network on its device, equal to rounding."""
-    weight = network.stem.weight
-    precise = {p.dtype for p in network.parameters()} <= {
-        torch.promote_types(weight.dtype, torch.float32)
-    }
-    if weight.is_cpu and precise and network.spec.images <= 2 and network.spec.base >= NARROWEST:
+    precise = all(c.lower is None for c in network.modules() if isinstance(c, SectionConv))
+    on_cpu, few = network.stem.weight.is_cpu, network.spec.images <= 2
+    if on_cpu and precise and few and network.spec.base >= NARROWEST:
         return FastNetwork(network)
     return network
 

@@ -97,15 +97,15 @@ def _measure(asked: dict[str, Any]) -> Hardware:
 
     from teramind import slab as _  # noqa: F401 - a job's imports
     from teramind.network import Network
-    from teramind.network.blocks import multiply_in
     from teramind.network.fast import for_inference
+    from teramind.network.precision import set_precision
     from teramind.plan.memory import work_bytes
 
     torch.set_num_threads(asked["threads"])
     spec = NetworkSpec.from_dict(asked["spec"])
     device = "cuda" if asked["gpus"] and torch.cuda.is_available() else "cpu"
     loaded = Network(spec).requires_grad_(False).eval()
-    multiply_in(loaded, getattr(torch, asked["precision"]))
+    set_precision(loaded, getattr(torch, asked["precision"]))
     network = for_inference(loaded.to(device))
     startup, process = time.process_time(), _memory("VmRSS")
     clock = _Clock(device, asked["threads"])

@@ -1,31 +1,53 @@
-"""Making the next thing while the caller still works with the last one."""
+"""Cutting windows in processes of their own, while a GPU computes with the ones before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+import signal
+import traceback
+from collections.abc import Callable, Generator
+from typing import Any
 
-Made = TypeVar("Made")
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from teramind.training.dataset import Batch
+
+Cut = Callable[[int], list[Batch]]
+"""The pieces of a step's windows."""
 
 
-class Ahead(Generic[Made]):
-    """Calls a function of the step in a thread of its own, one step ahead of the caller.
+class Steps(Dataset[list[Batch]]):
+    """A function of the step, as torch's loader wants it."""
 
-    Reading windows and computing with the ones before then go on side by side.
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        """What the function returns."""
+        return self._cut(step)
+
+
+def cut_ahead(cut: Cut, steps: range, workers: int) -> Generator[list[Batch]]:
+    """What `cut` returns for each of `steps`, in their order, made before it is asked for.
+
+    The processes end when the iterator is closed or fails.
     """
+    loader: DataLoader[Any] = DataLoader(
+        Steps(cut),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        pin_memory=torch.cuda.is_available(),
+    )
+    try:
+        yield from loader
+    except Exception as error:
+        # The traceback would keep the loader, and so its processes, beyond the training's end.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
-    def __init__(self, make: Callable[[int], Made]) -> None:
-        self._make = make
-        self._thread = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Made]] | None = None
 
-    def __call__(self, step: int) -> Made:
-        """What `make(step)` returns."""
-        if self._next and self._next[0] == step:
-            future = self._next[1]
-        else:
-            future = self._thread.submit(self._make, step)
-        made = future.result()
-        self._next = step + 1, self._thread.submit(self._make, step + 1)
-        return made
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A SIGTERM reaches the whole job; its trainer still needs the windows of a last step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -18,9 +18,6 @@ from teramind.training.preview import generate_piece, piece_of, real_piece
 from teramind.training.tile_windows import TilePair, TileWindows, listed_tiles
 from teramind.training.watch import Sample
 
-MOST_VALIDATED = 4
-"""Windows of one of the validation loss's batches at most."""
-
 
 class TrainingFiles(NamedTuple):
     """What training reads and writes, by their places in the results folder."""
@@ -104,7 +101,7 @@ class OwnImages:
         """See `Material`."""
         if not self.split.validation:
             return None
-        return self._windows(spec, "validation", min(self.asked.batch, MOST_VALIDATED))
+        return self._windows(spec, "validation", self.asked.batch)
 
     def sample(self, spec: NetworkSpec) -> Sample | None:
         """See `Material`: in the middle of the first validation block, or of the plane."""
@@ -172,7 +169,7 @@ class PublishedTiles:
         """See `Material`."""
         if not self.left_out:
             return None
-        return self._windows(self.left_out, spec, min(self.asked.batch, MOST_VALIDATED))
+        return self._windows(self.left_out, spec, self.asked.batch)
 
     def sample(self, spec: NetworkSpec) -> Sample | None:
         """None: a tile has no plane around it to generate on."""

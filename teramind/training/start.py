@@ -18,6 +18,9 @@ from teramind.training.dataset import Batch, WindowSource
 FIRST, BATCHES = 10**9, 32
 """First and number of the batches that are measured: beyond any training step."""
 
+MEASURED = slice(0, 4)
+"""Windows of a batch that are measured: a start need not take longer for large batches."""
+
 LEAST_SPREAD = 0.02
 """Standard deviation taken for images that vary less."""
 
@@ -29,7 +32,7 @@ def calibration(windows: WindowSource, batches: int = BATCHES) -> Iterator[Batch
     """Batches that training does not use, their timesteps spread over the run."""
     for k in range(batches):
         t = (2 * k + 1) * TRAINING_STEPS // (2 * batches)
-        batch = windows(FIRST + k)
+        batch = windows(FIRST + k, MEASURED)
         yield batch._replace(t=worth_learning(torch.full_like(batch.t, t)))
 
 
@@ -63,29 +66,42 @@ def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
     return variance.clamp(min=LEAST_SPREAD**2).sqrt().float()
 
 
-def set_starting_weights(network: Network, windows: WindowSource, spread: Tensor) -> None:
-    """Give a new network the weights of `network.initial`; small ones only audible genes."""
+def set_starting_weights(
+    network: Network, windows: WindowSource, spread: Tensor, device: torch.device
+) -> None:
+    """Give a new network the weights of `network.initial`; small ones only audible genes.
+
+    Args:
+        network: on the CPU, and there it stays.
+        windows: what is measured.
+        spread: see `image_spread`.
+        device: where the network runs while it is measured.
+    """
     counts = [batch.counts.flatten(0, 1) for batch in calibration(windows)]
     wake_genes(network, torch.cat(counts))
     if has_room(network):
         start_as_copy(network, float(spread.square().mean().sqrt()))
-        _fit_readout(network, windows, spread)
+        _fit_readout(network, windows, spread, device)
 
 
 @torch.no_grad()
-def _fit_readout(network: Network, windows: WindowSource, spread: Tensor) -> None:
+def _fit_readout(
+    network: Network, windows: WindowSource, spread: Tensor, device: torch.device
+) -> None:
     patch, half = network.spec.patch, network.spec.half
     readout = Readout(network)
     read: list[Tensor] = []
     hook = readout.layer.register_forward_pre_hook(lambda _, maps: read.append(maps[0]))
-    network.eval()
-    for image, inside, noise, counts, t in calibration(windows):
+    network.eval().to(device)
+    for batch in calibration(windows):
+        image, inside, noise, counts, t = (part.to(device) for part in batch)
         patches = noisy_patches(image, inside, noise, t, patch=patch, outside=OUTSIDE)
         copied, _ = network(
             patches.state, counts.flatten(0, 1), patches.t, patches.corners, aligned=False
         )
         missing = to_patches(noise[..., half:-half, half:-half], patch) - copied
-        readout.add(read.pop(), missing, float(balanced_weight(t, spread).mean()))
+        weight = float(balanced_weight(batch.t, spread).mean())
+        readout.add(read.pop().cpu(), missing.cpu(), weight)
     hook.remove()
+    network.train().cpu()
     readout.set()
-    network.train()

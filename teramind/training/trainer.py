@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_lear
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
 from teramind.network.initial import carries_copy, fix_copy
-from teramind.training.ahead import Ahead
+from teramind.network.precision import set_precision
+from teramind.training.ahead import cut_ahead
 from teramind.training.average import Average
 from teramind.training.dataset import Batch, WindowSource
 from teramind.training.interruption import interruption
@@ -71,9 +73,12 @@ class Trainer:
         self.spread = spread.to(self.device)
         given = saved.get("weights") or (start.state_dict() if start else None)
         self.network = self._network(given).to(self.device)
+        set_precision(self.network, self.dtype)
         self.average = Average(self.network, settings.ema)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trained, lr=settings.learning_rate)
+        self.optimiser = torch.optim.Adam(
+            self.trained, lr=settings.learning_rate, fused=self.device.type == "cuda"
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.step, self.skipped, self.lost = 0, 0, 0
         self.losses: list[tuple[int, float]] = []
@@ -91,7 +96,7 @@ class Trainer:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the arithmetic; weights and gradients are float32."""
+        """What residual blocks multiply in; all else is float32."""
         named = {"auto": "bfloat16" if self.device.type == "cuda" else "float32"}
         asked = self.settings.precision
         found: torch.dtype = getattr(torch, named.get(asked, asked))
@@ -101,11 +106,10 @@ class Trainer:
         """Train to the last step, or until the job has to end; return the averaged network."""
         saved = started = time.monotonic()
         interrupted = False
-        cut = Ahead(self._cut) if self.device.type == "cuda" else self._cut
         self.network.train()
-        with interruption(self.settings.minutes) as end:
+        with interruption(self.settings.minutes) as end, closing(self._pieces_to_come()) as pieces:
             while not (self.finished or interrupted):
-                interrupted = self._train_step(cut(self.step), end.due)
+                interrupted = self._train_step(next(pieces), end.due)
                 now = time.monotonic()
                 if self.step % 20 == 0:
                     self._report((now - started) / (self.step - self.first))
@@ -148,17 +152,15 @@ class Trainer:
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         """Training loss of windows at their timesteps under the settings."""
-        moved = Batch(*(part.to(self.device) for part in batch))
+        moved = Batch(*(part.to(self.device, non_blocking=True) for part in batch))
         published = self.settings.loss == "published"
-        lower = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype if lower else None, enabled=lower):
-            return window_loss(
-                network,
-                **moved._asdict(),
-                outside=0.0 if published else OUTSIDE,
-                aligned=published,
-                weight=None if published else balanced_weight(moved.t, self.spread),
-            )
+        return window_loss(
+            network,
+            **moved._asdict(),
+            outside=0.0 if published else OUTSIDE,
+            aligned=published,
+            weight=None if published else balanced_weight(moved.t, self.spread),
+        )
 
     def _shares(self) -> range:
         """Numbers of the pieces of a step that this process computes."""
@@ -178,6 +180,14 @@ class Trainer:
         size = self.windows.batch // count
         return [self.windows(step, slice(k * size, (k + 1) * size)) for k in self.pieces]
 
+    def _pieces_to_come(self) -> Generator[list[Batch]]:
+        """This process's pieces of every step to come; a GPU's are cut by its CPU threads."""
+        steps = range(self.step, self.settings.steps)
+        if self.device.type == "cuda":
+            yield from cut_ahead(self._cut, steps, workers=torch.get_num_threads())
+        else:
+            yield from map(self._cut, steps)
+
     def _network(self, weights: dict[str, Tensor] | None) -> Network:
         """The network on the CPU, without `weights` at those of `teramind.training.start`."""
         torch.manual_seed(self.settings.seed)
@@ -188,7 +198,7 @@ class Trainer:
         if weights:
             network.load_state_dict(weights)
         else:
-            set_starting_weights(network, self.windows, self.spread.cpu())
+            set_starting_weights(network, self.windows, self.spread.cpu(), self.device)
         if carries_copy(network):
             fix_copy(network)
         return network
