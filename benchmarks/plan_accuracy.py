@@ -56,9 +56,9 @@ atexit.register(note)
 
 def write_project(folder: Path, run: dict[str, int]) -> dict[str, Any]:
     """Molecules and config of one run."""
-    random, panel = np.random.default_rng(0), load_network(CHECKPOINT).spec.panel
+    random, spec = np.random.default_rng(0), load_network(CHECKPOINT).spec
     n = run["height"] * run["width"] // 8
-    table = {"gene": random.choice(panel, n), "section": random.integers(0, 2, n)}
+    table = {"gene": random.choice(spec.panel, n), "section": random.integers(0, 2, n)}
     table |= {"x": random.uniform(0, run["width"], n), "y": random.uniform(0, run["height"], n)}
     pd.DataFrame(table).to_csv(folder / "molecules.csv", index=False)
     values = {
@@ -73,7 +73,7 @@ def write_project(folder: Path, run: dict[str, int]) -> dict[str, Any]:
             "height": run["height"],
             "width": run["width"],
             "sections": 2,
-            "pixel_size_um": 0.6,
+            "pixel_size_um": spec.pixel_size_um,
             "section_spacing_um": 10,
         },
         "network": {"checkpoint": str(CHECKPOINT), "patch": 32, "sections": 4},

@@ -46,7 +46,7 @@ def make_raster(folder: Path, network: Network) -> Path:
         sections=2,
         extent=PLANE,
         panel_table_path=folder / "panel.tsv",
-        pixel_size_um=0.6,
+        pixel_size_um=network.spec.pixel_size_um,
         settings=MoleculeSettings(columns=MoleculeColumns(x="x_um", y="y_um", section="section")),
     )
     return raster
