@@ -79,7 +79,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def matrix_tflops(edge: int = 8192) -> float:
-    """Best of five bfloat16 matrix products."""
+    """Best of six bfloat16 matrix products."""
     a, b = torch.randn(2, edge, edge, device="cuda", dtype=torch.bfloat16)
     return 2 * edge**3 / min(timed(lambda: a @ b) for _ in range(6)) / 1e12
 

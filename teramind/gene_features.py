@@ -9,10 +9,7 @@ from teramind.network import Network
 from teramind.network.fast import FastNetwork
 
 GENE_BYTES = 2**30
-"""Memory of a CPU for what is kept; what has no room is computed again at every step."""
-
-GPU_SHARE = 4
-"""On a GPU, one part in so many of its free memory."""
+"""Memory for what is kept; what has no room is computed again at every step."""
 
 
 class GeneFeatures:
@@ -24,7 +21,7 @@ class GeneFeatures:
     """
 
     def __init__(self, network: Network | FastNetwork, counts: Tensor) -> None:
-        self.network, self.counts, self.room = network, counts, room(network.stem.weight.device)
+        self.network, self.counts, self.room = network, counts, GENE_BYTES
         self.kept: dict[tuple[int, int], list[Tensor]] = {}
 
     def __call__(self, row: int, cols: Tensor, like: Tensor) -> list[Tensor]:
@@ -50,11 +47,3 @@ class GeneFeatures:
 
     def _join(self, patches: list[list[Tensor]]) -> list[Tensor]:
         return [torch.cat(level, self.network.axes.patch) for level in zip(*patches, strict=True)]
-
-
-def room(device: torch.device) -> int:
-    """Bytes of a device that gene features may take."""
-    if device.type == "cpu":
-        return GENE_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    return free // GPU_SHARE

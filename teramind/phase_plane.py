@@ -26,7 +26,7 @@ from teramind.solver import Solver
 Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
 
-BATCH = {"cpu": 32, "cuda": 128}
+BATCH = 32
 """Patches that pass through the network together, at most."""
 
 
@@ -134,7 +134,7 @@ class PhasePlane:
     def _batches(self, wanted: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
         """Columns of the wanted patches of a row, in batches of about one size."""
         cols = np.flatnonzero(wanted)
-        return np.array_split(cols, max(-(-len(cols) // BATCH[self.device.type]), 1))
+        return np.array_split(cols, max(-(-len(cols) // BATCH), 1))
 
     def _advance(
         self, new: Tensor, row: int, cols: NDArray[np.intp], noise: Tensor, step: Step
