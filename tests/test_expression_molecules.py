@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from teramind.errors import UserError
+from teramind.expression.batches import MoleculeColumns, read_batches
 from teramind.expression.bin_expression import bin_expression
-from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings, MoleculeTable
+from teramind.expression.molecules import PRESETS, MoleculeSettings, MoleculeTable
 from teramind.expression.raster import Raster
 from teramind.geometry import BIN, Rect
 
@@ -51,6 +53,18 @@ def histogram(frame, *, section, pixel_size, panel, shape):
     bins = [(frame[axis] / pixel_size // BIN).astype(int) for axis in ("y", "x")]
     np.add.at(dense, (*bins, [panel.index(gene) for gene in frame.gene]), 1)
     return dense
+
+
+def test_reading_a_longer_table_holds_no_more_memory(tmp_path):
+    rows = 20_000
+
+    def most_held(groups):
+        source = tmp_path / f"{groups}.parquet"
+        table(rows * groups).to_parquet(source, row_group_size=rows)
+        before = pa.total_allocated_bytes()
+        return max(pa.total_allocated_bytes() - before for _ in read_batches(source, COLUMNS))
+
+    assert most_held(40) < 2 * most_held(4)
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.csv.gz", "m.parquet"])

@@ -70,7 +70,8 @@ def read_batches(path: Path, columns: MoleculeColumns) -> Iterator[Batch]:
 def _parquet_batches(path: Path, columns: MoleculeColumns) -> Iterator[pa.RecordBatch]:
     with pa.parquet.ParquetFile(path) as file:
         _require_columns(path, columns, file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns.names))
+        for group in range(file.num_row_groups):  # one reader of all keeps what it has read
+            yield from file.iter_batches(_BATCH_ROWS, [group], list(columns.names))
 
 
 def _csv_batches(path: Path, columns: MoleculeColumns) -> Iterator[pa.RecordBatch]:
