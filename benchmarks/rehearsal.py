@@ -65,11 +65,11 @@ def settings(folder: Path, *, height: int, width: int, sections: int, **generate
     )
 
 
-def graph(slab: int, phases: int) -> None:
-    """Dry-run the whole brain."""
+def graph(slab: int, phases: int, windows: int) -> None:
+    """Dry-run the whole brain with `windows` z-windows a job."""
     with tempfile.TemporaryDirectory() as name:
         size = {"height": ROWS * TILE, "width": COLS * TILE, "sections": 50}
-        config = settings(Path(name), **size, slab=slab, phases=phases)
+        config = settings(Path(name), **size, slab=slab, phases=phases, windows=windows)
         file = Path(name, "config.yaml")
         file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
         command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all"]
@@ -82,7 +82,8 @@ def graph(slab: int, phases: int) -> None:
         slabs = [sum(1 for _ in layout.slabs(phase)) for phase in range(phases)]
     jobs = sum(slabs) + slabs[-1] + 2 * 50 + 5
     cpu = used.ru_utime + used.ru_stime
-    print(f"whole brain, slabs of {slab} pixels, {phases} phases: {jobs:,} jobs, exit {status}")
+    print(f"whole brain, slabs of {slab} pixels, {windows} windows a job, {phases} phases")
+    print(f"{jobs:,} jobs, exit {status}")
     print(f"dry run: {cpu:.0f} s of CPU, {wall:.0f} s of wall, {used.ru_maxrss / 1024:.0f} MiB")
     print(f"per 1,000 jobs: {1000 * cpu / jobs:.2f} s, {used.ru_maxrss / 1.024 / jobs:.1f} MiB")
 
@@ -279,10 +280,11 @@ def main() -> None:
     parser.add_argument("edge", nargs="?", type=int, default=8192, help="of the plane, pixels")
     parser.add_argument("--slab", type=int, help="by default 8192 for graph, 2048 for path")
     parser.add_argument("--phases", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=1, help="z-windows a job, of graph")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.what == "graph":
-        graph(asked.slab or 8192, asked.phases)
+        graph(asked.slab or 8192, asked.phases, asked.windows)
     else:
         path(asked.edge, asked.slab or 2048, asked.phases)
 

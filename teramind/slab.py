@@ -144,7 +144,7 @@ def log_progress(total: int, seconds: float = 10.0) -> Progress:
         nonlocal done, last
         done += patches
         now = time.monotonic()
-        if now - last >= seconds or done == total:
+        if now - last >= seconds or (patches and done == total):
             rate, last = done / max(now - start, 1e-9), now
             left = (total - done) / rate
             print(f"{done}/{total} patches, {rate:.1f}/s, {left:.0f} s left", flush=True)

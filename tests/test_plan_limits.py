@@ -56,6 +56,13 @@ def test_states_live_for_a_few_rows_of_slabs_and_not_for_a_window():
     assert run_by(layout, 4).peak_bytes < 2.5 * phases * side
 
 
+def test_where_the_order_leaves_a_choice_more_states_are_expected():
+    plane = Rect(0, 0, 128, 128)
+    layout = Layout(plane, plane, 32, 64, Windows(sections=4, planes=2), 6, 1)
+    # Stitching the first slab needs no state of the fourth and may come before it or after.
+    assert run_by(layout, 1).peak_bytes == sum(1 for _ in layout.slabs(0))
+
+
 def config(**changes):
     return parse_config(config_with(plane__height=2048, plane__width=2048, **changes))
 

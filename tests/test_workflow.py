@@ -105,6 +105,16 @@ def test_the_jobs_are_those_of_the_geometry(finished):
     assert planned(finished.printed) == jobs_of(finished.config)
 
 
+def test_a_window_is_stitched_before_the_next_begins(tmp_path):
+    one_slab = {"plane__height": 64, "plane__width": 64, "plane__sections": 4}
+    project = Project(tmp_path, **one_slab, generate__phases=2, expression__outside="skip")
+    receipts = [f"out/volume/receipts/w{w:02d}_r00_c00.json" for w in range(2)]
+    project.run("--cores", "1", *receipts)
+    ended = sorted(project.results.glob("benchmarks/*/w*.tsv"), key=lambda p: p.stat().st_mtime_ns)
+    # So the states of one window lie on the disk at a time.
+    assert [path.name[:3] for path in ended] == ["w00"] * 3 + ["w01"] * 3
+
+
 def test_everything_is_made_and_nothing_is_left_over(finished):
     made = finished.results
     sections = [f"section_{z:03d}.ome.tif" for z in range(2)]

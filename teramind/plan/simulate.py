@@ -44,7 +44,7 @@ def simulate(
             read_by[source].append(job)
     lacking = {job: len(sources) for job, sources in reads.items()}
     readers = {job: len(jobs) for job, jobs in read_by.items()}
-    ready = [(-layout.priority(*job), job) for job, n in lacking.items() if n == 0]
+    ready = [(_turn(layout, job), job) for job, n in lacking.items() if n == 0]
     heapq.heapify(ready)
     running: list[tuple[float, Job]] = []
     now, held, peak = 0.0, 0, 0
@@ -62,8 +62,13 @@ def simulate(
         for reader in read_by[done]:
             lacking[reader] -= 1
             if not lacking[reader]:
-                heapq.heappush(ready, (-layout.priority(*reader), reader))
+                heapq.heappush(ready, (_turn(layout, reader), reader))
     return Course(now, peak)
+
+
+def _turn(layout: Layout, job: Job) -> tuple[int, int]:
+    """Sorts jobs; of equal ones the job that frees states runs last, for then most lie there."""
+    return -layout.priority(*job), job[1]
 
 
 def _jobs(layout: Layout, windows: int) -> list[Job]:

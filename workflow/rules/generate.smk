@@ -104,6 +104,7 @@ rule stitch:
         log_of("stitch", "{slab}"),
     benchmark:
         benchmark_of("stitch", "{slab}")
+    priority: turn(layout.phases)
     conda:
         "../../envs/volume.yaml"
     threads: 1
