@@ -1,7 +1,7 @@
 """A Slurm of one node on the loopback device, for tests: `python tests/slurm/cluster.py up|down`.
 
-Needs root and Debian's package slurm-wlm; no systemd, no munge, no accounting. The GPUs are null
-devices. /etc/slurm/slurm.conf becomes a link into the cluster's folder, because Snakemake's job
+Needs root and Debian's package slurm-wlm; no systemd, no munge, and accounting only where it is asked
+for (see `accounting`). The GPUs are null devices. /etc/slurm/slurm.conf becomes a link into the cluster's folder, because Snakemake's job
 steps look nowhere else; another cluster's file there is left alone, and the tests refuse to run.
 """
 
@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import accounting
+
 CONFIG = Path("/etc/slurm/slurm.conf")
 FOLDER = Path("/tmp/teramind-slurm")
 GPUS = 2
 DAEMONS = ("slurmctld", "slurmd")
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 
 SETTINGS = """
 ClusterName=teramind
@@ -45,7 +48,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+{accounting}
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
@@ -72,7 +75,7 @@ def missing() -> str | None:
     return None
 
 
-def up() -> None:
+def up(*, with_accounting: bool = False) -> None:
     """Start the daemons and wait until the node takes jobs."""
     down()
     for name in ("state", "spool"):
@@ -81,7 +84,14 @@ def up() -> None:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     memory = pages * size * 9 // 10 // 2**20
     cpus = os.cpu_count()
-    settings = SETTINGS.format(folder=FOLDER, host=host, cpus=cpus, memory=memory, gpus=GPUS)
+    settings = SETTINGS.format(
+        folder=FOLDER,
+        host=host,
+        cpus=cpus,
+        memory=memory,
+        gpus=GPUS,
+        accounting=accounting.IN_SLURM if with_accounting else NO_ACCOUNTING,
+    )
     (FOLDER / "slurm.conf").write_text(settings)
     for gpu in range(GPUS):
         os.mknod(FOLDER / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
@@ -89,6 +99,14 @@ def up() -> None:
     CONFIG.parent.mkdir(exist_ok=True)
     CONFIG.unlink(missing_ok=True)
     CONFIG.symlink_to(FOLDER / "slurm.conf")
+    if with_accounting:
+        ready = accounting.start(FOLDER)
+        if not wait_for(
+            lambda: subprocess.run(ready, capture_output=True).returncode == 0, seconds=60
+        ):
+            log = (FOLDER / "slurmdbd.log").read_text()[-2000:]
+            down()
+            raise RuntimeError(f"accounting does not start\n{log}")
     for daemon in DAEMONS:  # told where, they find gres.conf beside their configuration
         environment = os.environ | {"SLURM_CONF": str(FOLDER / "slurm.conf")}
         subprocess.run([daemon], check=True, env=environment)
@@ -103,7 +121,7 @@ def down() -> None:
     if CONFIG.is_symlink() and CONFIG.resolve().parent == FOLDER:
         output("scancel", "--user=root")
         wait_for(lambda: output("squeue", "--noheader") == "", seconds=20)
-    for daemon in reversed(DAEMONS):
+    for daemon in reversed((*accounting.DAEMONS, *DAEMONS)):
         end(FOLDER / f"{daemon}.pid")
     if CONFIG.is_symlink() and CONFIG.resolve().parent == FOLDER:
         CONFIG.unlink()
@@ -139,9 +157,9 @@ def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
+def cluster(*, with_accounting: bool = False) -> Iterator[None]:
     """A cluster for the block."""
-    up()
+    up(with_accounting=with_accounting)
     try:
         yield
     finally:
