@@ -11,6 +11,9 @@ TRAINING_STEPS = 1000
 SolverName = Literal["published", "ddim", "dpm-solver++"]
 """How a step is taken; `teramind.solver` computes it."""
 
+MEMORY_PLANES: dict[SolverName, int] = {"published": 1, "ddim": 1, "dpm-solver++": 2}
+"""How many times the channels of the state a solver's memory has."""
+
 
 def kept_timesteps(steps: int) -> range:
     """Training timesteps of a `steps`-step run, ascending: the smallest stride that gives them.

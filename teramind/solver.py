@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from teramind.diffusion import Step, ddim, image_estimate
-from teramind.schedule import SolverName
+from teramind.schedule import MEMORY_PLANES, SolverName
 
 
 class Solver(NamedTuple):
@@ -59,7 +59,7 @@ def log_snr(alpha: float) -> float:
 
 
 SOLVERS: dict[SolverName, Solver] = {
-    "published": Solver(ddim, 1),
-    "ddim": Solver(ddim, 1),
-    "dpm-solver++": Solver(dpm_solver, 2),
+    "published": Solver(ddim, MEMORY_PLANES["published"]),
+    "ddim": Solver(ddim, MEMORY_PLANES["ddim"]),
+    "dpm-solver++": Solver(dpm_solver, MEMORY_PLANES["dpm-solver++"]),
 }

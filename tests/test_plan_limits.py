@@ -7,13 +7,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_geometry import layouts
-from workflow_project import config_with
+from workflow_project import ROOT, config_with
 
 from teramind.__main__ import main
 from teramind.config import parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
+from teramind.job_memory import slab_job_megabytes
 from teramind.network import NetworkSpec
+from teramind.plan.assume import assume
 from teramind.plan.estimate import Assumptions, estimate, speed
 from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware, known_hardware
@@ -148,3 +151,14 @@ def test_the_full_size_network_costs_what_the_published_one_does():
     found = (cost.encode, cost.decode, cost.genes, cost.weights)
     assert found == pytest.approx(published, rel=0.05)
     assert found[:2] == pytest.approx(published[:2], rel=0.005)
+
+
+@pytest.mark.parametrize("slab", [2048, 4096, 8192])
+@pytest.mark.parametrize("solver", ["published", "dpm-solver++"])
+def test_a_published_job_asks_for_what_the_plan_says_it_takes(slab, solver):
+    values = read_config(ROOT / "config/tera-mind-638850.yaml")
+    values["generate"] |= {"slab": slab, "solver": solver, "noise": "philox"}
+    asked = parse_config(values | {"region": "all"})
+    given, _ = assume(asked, hardware="a100", workers=1)
+    need = estimate(asked, given).job_bytes / 1e6
+    assert need <= max(slab_job_megabytes(asked, phase) for phase in range(3)) <= 2 * need

@@ -54,3 +54,6 @@ class Generate(Section):
     state: Literal["float32", "float16"] = Field("float32", description="states between phases")
     threads: Count = Field(1, description="CPU threads of one slab job")
     gpus: Whole = Field(0, ge=0, le=1, description="GPUs of one slab job")
+    memory_mb: Count = Field(
+        4000, description="a slab job asks for this and for its states; `teramind plan` knows more"
+    )

@@ -57,7 +57,7 @@ def test_a_damaged_shard_is_found_and_its_slab_made_again(
 ):
     project = undisturbed.copy(tmp_path / "project")
     change(project.results / "volume/volume.zarr/0/c/1/0/0/1")
-    status, printed = project.attempt("verify")
+    status, printed = project.attempt("--retries", "1", "verify")  # as the profile of Slurm
     assert status != 0
     assert "error: out/volume/volume.zarr/0/c/1/0/0/1 " in printed
     again = planned(project.run("--notemp", "-n", *TARGETS))

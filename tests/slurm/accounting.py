@@ -58,4 +58,4 @@ def start(folder: Path) -> list[str]:
     settings.chmod(0o600)  # slurmdbd reads no other
     where = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}  # its own lies beside that
     subprocess.run(["slurmdbd"], check=True, env=where)  # waits for the database
-    return ["sacctmgr", "--immediate", "--noheader", "list", "cluster"]
+    return ["sacctmgr", "--immediate", "--noheader", "show", "configuration"]

@@ -1,8 +1,9 @@
 """A Slurm of one node on the loopback device, for tests: `python tests/slurm/cluster.py up|down`.
 
-Needs root and Debian's package slurm-wlm; no systemd, no munge, and accounting only where it is asked
-for (see `accounting`). The GPUs are null devices. /etc/slurm/slurm.conf becomes a link into the cluster's folder, because Snakemake's job
-steps look nowhere else; another cluster's file there is left alone, and the tests refuse to run.
+Needs root and Debian's package slurm-wlm; no systemd, no munge, and accounting only where it is
+asked for (see `accounting`). The GPUs are null devices. /etc/slurm/slurm.conf becomes a link into
+the cluster's folder, because Snakemake's job steps look nowhere else; another cluster's file there
+is left alone, and the tests refuse to run.
 """
 
 from __future__ import annotations
@@ -101,9 +102,7 @@ def up(*, with_accounting: bool = False) -> None:
     CONFIG.symlink_to(FOLDER / "slurm.conf")
     if with_accounting:
         ready = accounting.start(FOLDER)
-        if not wait_for(
-            lambda: subprocess.run(ready, capture_output=True).returncode == 0, seconds=60
-        ):
+        if not wait_for(lambda: output(*ready) != "", seconds=60):
             log = (FOLDER / "slurmdbd.log").read_text()[-2000:]
             down()
             raise RuntimeError(f"accounting does not start\n{log}")

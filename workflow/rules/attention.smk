@@ -65,7 +65,7 @@ if settings.attention:
         threads: 1
         resources:
             mem_mb=500,
-            runtime=10,
+            runtime=growing(10),
         params:
             folder=ATTENTION,
         message:
@@ -90,7 +90,7 @@ if settings.attention:
         threads: settings.attention.threads
         resources:
             mem_mb=growing(4000),
-            runtime=240,
+            runtime=growing(240),
         params:
             folder=ATTENTION,
             units=settings.attention.units,
@@ -113,7 +113,7 @@ if settings.attention:
         threads: 1
         resources:
             mem_mb=growing(1000),
-            runtime=60,
+            runtime=growing(60),
         params:
             folder=ATTENTION,
             pathways=PATHWAYS,
@@ -137,7 +137,7 @@ if settings.attention:
         threads: 1
         resources:
             mem_mb=growing(2000),
-            runtime=120,
+            runtime=growing(120),
         params:
             permutations=settings.attention.permutations,
         message:
@@ -160,7 +160,7 @@ if settings.attention:
         threads: 1
         resources:
             mem_mb=growing(1000),
-            runtime=240,
+            runtime=growing(240),
         params:
             folder=ATTENTION,
             pathways=PATHWAYS,
@@ -186,7 +186,7 @@ if settings.attention:
         threads: 1
         resources:
             mem_mb=growing(1000),
-            runtime=30,
+            runtime=growing(30),
         params:
             folder=ATTENTION,
             pathways=PATHWAYS,

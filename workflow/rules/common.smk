@@ -20,6 +20,7 @@ from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
+from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.progress import show_progress
 from teramind.provenance import update_provenance
 

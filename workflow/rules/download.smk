@@ -47,7 +47,7 @@ if settings.converts:
         threads: 1
         resources:
             mem_mb=growing(8000),
-            runtime=60,
+            runtime=growing(60),
         message:
             "converting the checkpoint {settings.network.checkpoint}"
         script:

@@ -45,7 +45,7 @@ for phase in range(layout.phases):
             network_environment(settings.generate.gpus)
         threads: settings.generate.threads
         resources:
-            mem_mb=growing(4000),
+            mem_mb=growing(slab_job_megabytes(settings, phase)),
             runtime=growing(240),
             gpu=settings.generate.gpus,
         params:
@@ -109,7 +109,7 @@ rule stitch:
         "../../envs/volume.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=growing(stitch_megabytes(settings)),
         runtime=growing(60),
     params:
         volume=VOLUME,

@@ -1,0 +1,36 @@
+"""Memory that jobs ask the scheduler for, in MB, where it grows with the slab. Needs no torch.
+
+`teramind.plan.memory` counts the arrays of a given network one by one; this bounds them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from teramind.config import Config
+from teramind.schedule import MEMORY_PLANES
+
+SLAB_STATES = 6
+"""A slab job holds the state, the next and a blank one, the expression, and what it has read."""
+
+STITCH_STATES, STITCH_MB = 3, 1000
+"""Stitching holds a state as read and whole, and its grey levels; MB of all else."""
+
+
+def slab_job_megabytes(config: Config, phase: int) -> int:
+    """Of a slab's job in a phase: `generate.memory_mb`, and states with the phase's frame."""
+    layout = config.layout()
+    frame = len(layout.phase_steps(phase)) * layout.patch
+    planes = SLAB_STATES * MEMORY_PLANES[config.generate.solver]
+    return config.generate.memory_mb + planes * _state_megabytes(config, layout.slab + 2 * frame)
+
+
+def stitch_megabytes(config: Config) -> int:
+    """Of a slab's stitching."""
+    return STITCH_MB + STITCH_STATES * _state_megabytes(config, config.layout().slab)
+
+
+def _state_megabytes(config: Config, edge: int) -> int:
+    """Of one window's float32 state, `edge` pixels wide and high."""
+    channels = len(config.network.stains) * config.windows.depth
+    return math.ceil(4e-6 * channels * edge**2)
