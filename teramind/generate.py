@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from teramind.diffusion import Step
+from teramind.errors import UserError
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
@@ -109,6 +110,9 @@ class Generator:
         Returns:
             State (stain z, y, x) of `layout.core(slab, phase)`, and behind it, unless this is the
             last phase, what the solver remembers: (planes stain z, y, x). NaN where not needed.
+
+        Raises:
+            UserError: when the network's estimates are no numbers.
         """
         steps, core = self.layout.phase_steps(phase), self.layout.core(slab, phase)
         windows = self.layout.windows
@@ -122,8 +126,14 @@ class Generator:
                 sections=windows.expression(slab.window), rect=rect
             ),
         )
-        for step, mask in zip(steps, self.masks(slab, phase), strict=True):
+        masks = self.masks(slab, phase)
+        for step, mask in zip(steps, masks, strict=True):
             plane.denoise(mask, self.schedule[step], progress)
+        if broken := plane.broken(masks[-1]):  # what is no number would pass for background
+            raise UserError(
+                f"slab {slab}: after phase {phase + 1}, {broken} of {masks[-1].sum()} patches hold "
+                "what is no number; the checkpoint's weights are at fault"
+            )
         last = phase == self.layout.phases - 1
         return plane.memory_of(core)[: self.network.spec.channels if last else None]
 

@@ -119,6 +119,13 @@ class PhasePlane:
             upper = lower
         self.memory = new
 
+    def broken(self, mask: NDArray[np.bool_]) -> int:
+        """How many of the patches in `mask` hold what is no number."""
+        half, p = self.network.spec.half, self.network.spec.patch
+        patches = self.memory[:, half:-half, half:-half].unflatten(2, (-1, p)).unflatten(1, (-1, p))
+        whole = patches.isfinite().all(4).all(2).all(0).cpu().numpy()
+        return int((mask & ~whole).sum())
+
     def _encode_row(self, row: int, wanted: NDArray[np.bool_], time: Tensor) -> Encoded:
         """Features of the wanted aligned patches of a row."""
         network, p = self.network, self.network.spec.patch

@@ -83,6 +83,14 @@ def device_for(config: Config) -> str:
     return device
 
 
+def _where(config: Config) -> str:
+    """On what the network runs, in words."""
+    if device_for(config) == "cuda":
+        return f"on {torch.cuda.get_device_name()}"
+    words = f"on the CPU, {torch.get_num_threads()} threads"
+    return words + "; generate.gpus asks for a GPU, torch sees none" * bool(config.generate.gpus)
+
+
 def has_bfloat16() -> bool:
     """Whether the CPU multiplies matrices of bfloat16 by instructions of its own."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -110,6 +118,7 @@ def generate_slab(
         output: state file to write.
     """
     generator = make_generator(config, checkpoint=checkpoint, raster=raster)
+    print(f"slab {slab}, phase {phase + 1}: {_where(config)}", flush=True)
     run, layout = run_digest(config, checkpoint), generator.layout
     singles = layout.singles(slab)
 

@@ -72,7 +72,9 @@ def _write_window(
     layout = config.layout()
     sections, first = layout.windows.images(window), layout.windows.first
     kept = [z for z in sections if z < first + layout.windows.generated]
-    grey = to_grey(np.nan_to_num(state, nan=-1.0))
+    grey = np.empty(state.shape, np.uint8)
+    for channel, plane in zip(grey, state, strict=True):  # one at a time, for they are large
+        channel[:] = to_grey(np.nan_to_num(plane, nan=-1.0))
     voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
     return write_slab(
         volume,

@@ -14,12 +14,14 @@ from teramind import slab as jobs
 from teramind.config import parse_config
 from teramind.diffusion import ddim, sampling_steps, to_patches
 from teramind.errors import UserError
+from teramind.expression import RasterWriter
 from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
 from teramind.noise import PhiloxNoise
+from teramind.region import generate_region
 from teramind.solver import SOLVERS
 from teramind.state import SavedStates, parts_of, to_grey
 
@@ -394,3 +396,19 @@ def test_bfloat16_is_refused_where_it_would_be_slower(monkeypatch, able):
         return
     with pytest.raises(UserError, match="precision: bfloat16, but this CPU has no instructions"):
         jobs.device_for(config)
+
+
+def test_what_is_no_number_is_refused_and_does_not_pass_for_background(tmp_path):
+    torch.manual_seed(0)
+    spec = NetworkSpec(P, 4, ("DAPI", "PolyT"), 3, 2, 8, panel=("a", "b", "c"))
+    network = Network(spec).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1e12)
+    with RasterWriter(
+        tmp_path / "raster", panel=spec.panel, sections=2, extent=Rect(0, 0, 64, 64)
+    ) as writer:
+        section, y, x, gene = np.array([[0], [40], [40], [1]])
+        writer.add(section=section, y=y, x=x, gene=gene)
+    with pytest.raises(UserError, match="patches hold what is no number"):
+        generate_region(network, tmp_path / "raster", steps=2)
