@@ -86,6 +86,28 @@ def test_a_new_gene_that_is_silent_hardly_changes_the_estimate(network, inputs):
     assert (after - before).std() < 0.3 * (fresh - before).std()
 
 
+EIGHT = dataclasses.replace(SPEC, genes=8, panel=(*SPEC.panel, "Mbp", "Aqp4", "Sst", "Vip"))
+"""With base 2, its block encoder.3.0 has as many channels in as out, hence no skip weights."""
+
+
+def test_a_block_that_adds_its_input_as_it_is_goes_on_doing_so():
+    torch.manual_seed(3)
+    network = Network(EIGHT).eval()
+    grown = repanel(network, (*EIGHT.panel, "Plp1"))
+    before, after = (net.get_submodule("encoder.3.0.block") for net in (network, grown))
+    maps = torch.randn(1, 4, 4, 2, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            after.skip(torch.cat([maps, torch.randn(1, 4, 4, 2, 1)], -1)), before.skip(maps)
+        )
+
+
+def test_a_network_of_no_room_for_trained_weights_is_refused():
+    network = Network(dataclasses.replace(EIGHT, genes=9, panel=(*EIGHT.panel, "Plp1")))
+    with pytest.raises(UserError, match=r"no place for encoder\.3\.0\.block\.skip\.bias"):
+        repanel(network, EIGHT.panel)
+
+
 def test_panels_without_common_genes_or_names_are_refused(network):
     with pytest.raises(UserError, match=r"^train\.start: has none of the genes"):
         repanel(network, ("Aqp4", "Mbp"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ def repanel(network: Network, panel: tuple[str, ...]) -> Network:
         panel: gene names in the order of the new network.
 
     Raises:
-        UserError: when the network names no genes or has none of the panel's.
+        UserError: when the network names no genes or has none of the panel's, or a network of the
+            new size has no place for weights that this one has.
     """
     old = network.spec
     if old.panel == panel:
@@ -36,26 +38,51 @@ def repanel(network: Network, panel: tuple[str, ...]) -> Network:
     if not common:
         raise UserError("train.start: has none of the genes of expression.panel")
     new = Network(dataclasses.replace(old, genes=len(panel), panel=panel)).eval()
+    known = _with_plain_skips(network.state_dict(), new.state_dict())
     axes = gene_axes(old)
     weights = {
-        key: carry_over(value, network.state_dict()[key], axes[key], common, old.genes)
+        key: carry_over(value, known[key], axes[key], common, old.genes)
         for key, value in new.state_dict().items()
     }
     new.load_state_dict(weights)
     return new
 
 
-def gene_axes(spec: NetworkSpec) -> dict[str, list[int]]:
-    """The axes of every weight whose size follows the number of genes."""
-    with torch.device("meta"):
-        one, more = (
-            Network(dataclasses.replace(spec, genes=spec.genes + k, panel=())).state_dict()
-            for k in (0, 1)
+def _with_plain_skips(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The old weights, and those of the skips that only the new network multiplies by.
+
+    A block that has as many channels in as out adds its input as it is: the same as a convolution
+    with the identity. Such a block cannot take over weights of another kind.
+    """
+    if lost := sorted(old.keys() - new.keys()):
+        raise UserError(
+            f"train.start: with so many genes the network has no place for {', '.join(lost)}; "
+            "add a gene to expression.panel or leave one out"
         )
-    return {
-        key: [axis for axis in range(value.dim()) if value.shape[axis] != more[key].shape[axis]]
-        for key, value in one.items()
-    }
+    known = dict(old)
+    for key in new.keys() - old.keys():
+        channels = len(new[key])
+        plain = torch.eye(channels)[:, :, None, None, None]
+        known[key] = plain if key.endswith("weight") else torch.zeros(channels)
+    return known
+
+
+def gene_axes(spec: NetworkSpec) -> dict[str, list[int]]:
+    """The axes of every weight whose size follows the number of genes.
+
+    A block of some sizes has no skip weights, never of two that follow each other.
+    """
+    with torch.device("meta"):
+        sizes = [
+            Network(dataclasses.replace(spec, genes=spec.genes + k, panel=())).state_dict()
+            for k in range(4)
+        ]
+    found = {}
+    for one, more in pairwise(sizes):
+        for key in one.keys() & more.keys():
+            shapes = zip(one[key].shape, more[key].shape, strict=True)
+            found[key] = [axis for axis, (a, b) in enumerate(shapes) if a != b]
+    return found
 
 
 def carry_over(

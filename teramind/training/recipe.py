@@ -75,6 +75,7 @@ def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | No
             raise UserError(
                 f"train.start: {asked.start} has {key} {getattr(spec, key)}, the config {value}"
             )
+    torch.manual_seed(asked.seed)  # of the weights of new genes
     return repanel(network, panel).requires_grad_(True)
 
 
