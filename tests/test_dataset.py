@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_pair import FIELD, blob_windows, write_raster
+from training_pair import FIELD, blob_windows, blobs, write_raster
 
 from teramind.errors import UserError
 from teramind.geometry import BIN, EMPTY, Rect
@@ -119,3 +119,15 @@ def test_images_and_counts_are_turned_together(tmp_path, tiny_spec):
                 seen.update((k, *(pixel % BIN).tolist()) for pixel in bright)
     assert {k for k, _, _ in seen} == {0, 1, 2}
     assert len({turn for turn in seen if turn[0] == 0}) == 8  # quarter turns and mirrors
+
+
+def test_windows_lie_where_there_is_expression_and_see_nothing_beyond(tmp_path, tiny_spec):
+    images, molecules = blobs()
+    raster = write_raster(tmp_path / "raster", molecules, sections=2)
+    larger = np.pad(images, ((0, 0), (0, 0), (0, 96), (0, 64)), constant_values=200)
+    pairs = PairedImages(larger, raster)
+    assert pairs.area == FIELD
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, seed=0)
+    alone = blob_windows(tmp_path / "alone", tiny_spec)
+    np.testing.assert_array_equal(windows.places.all(), alone.places.all())
+    assert all(equal(windows(step), alone(step)) for step in range(8))

@@ -101,6 +101,18 @@ def test_the_regression_knows_which_gene_is_bright_and_does_not_see_the_holdout(
         np.testing.assert_allclose(predicted, on_pixels(200 - molecules)[1], atol=1)
 
 
+def test_the_regression_is_fitted_where_there_is_expression(files):
+    molecules = noise(2, (SECTIONS, HEIGHT // BIN, WIDTH // BIN)) // 2
+    paths = files(noise(3), noise(4), molecules)
+    raster = Raster.open(paths["raster"])
+    seen = np.broadcast_to(on_pixels(molecules), (2, SECTIONS, HEIGHT, WIDTH))
+    larger = np.pad(seen, ((0, 0), (0, 0), (0, 64), (0, 64)), constant_values=255)
+    fitted = fit_regression(raster, zarr.array(larger), None)
+    predicted = fitted.predict(raster, 1, FIELD, 0)
+    np.testing.assert_allclose(predicted, on_pixels(molecules)[1], atol=1)
+    assert fit_regression(raster, zarr.array(seen.copy()), FIELD) is None  # nothing is left
+
+
 def test_the_neighbour_is_the_real_section_beside(files):
     real = noise(4)
     real[:, 1] = real[:, 0]

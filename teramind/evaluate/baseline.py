@@ -45,16 +45,24 @@ class Regression(NamedTuple):
         return _on_pixels((inputs @ self.weights[:, stain]).reshape(shape), around, rect)
 
 
-def fit_regression(raster: Raster, images: zarr.Array[Any], holdout: Rect | None) -> Regression:
+def fit_regression(
+    raster: Raster, images: zarr.Array[Any], holdout: Rect | None
+) -> Regression | None:
     """Fit by least squares on every whole bin of every section outside the holdout.
 
     Args:
         raster: expression.
         images: (c, z, y, x) uint8 on the raster's plane.
         holdout: what the fit must not see.
+
+    Returns:
+        The fit; None where the holdout leaves nothing to fit.
     """
     stains, sections, height, width = images.shape
-    whole = Rect(0, 0, height - height % BIN, width - width % BIN)
+    shared = Rect(0, 0, height, width).cut(raster.extent)  # from the edge of a bin on
+    whole = shared._replace(
+        height=shared.height - shared.height % BIN, width=shared.width - shared.width % BIN
+    )
     genes = len(raster.panel) + 1
     squares, products = np.zeros((genes, genes)), np.zeros((genes, stains))
     for section in range(min(sections, raster.sections)):
@@ -68,6 +76,8 @@ def fit_regression(raster: Raster, images: zarr.Array[Any], holdout: Rect | None
             kept = _outside(tile, holdout)
             squares += inputs[kept].T @ inputs[kept]
             products += inputs[kept].T @ wanted[kept]
+    if not squares[-1, -1]:
+        return None
     ridge = RIDGE * np.trace(squares[:-1, :-1]) / max(genes - 1, 1)
     penalty = np.append(np.full(genes - 1, ridge), 1e-9)
     return Regression(np.asarray(np.linalg.solve(squares + np.diag(penalty), products), np.float64))

@@ -71,6 +71,11 @@ class PairedImages:
         """Columns of the images in pixels."""
         return int(self.images.shape[3])
 
+    @property
+    def area(self) -> Rect:
+        """Where there are both images and expression."""
+        return Rect(0, 0, self.height, self.width).cut(self.raster.extent)
+
 
 class Place(NamedTuple):
     """Where a window is cut, and how it is turned."""
@@ -153,8 +158,7 @@ class TrainingWindows(RandomWindows[Place]):
         self.pairs = pairs
         self.windows = Windows(sections=spec.sections, planes=int(pairs.images.shape[1]))
         self._check_pairs()
-        area = Rect(0, 0, pairs.height, pairs.width)
-        self.places = Places(area, size=self.size, margin=spec.half, closed=closed)
+        self.places = Places(pairs.area, size=self.size, margin=spec.half, closed=closed)
         if not len(self.places):
             raise UserError(
                 f"training: no window of {self.size} pixels fits the {part} part of the images "
@@ -170,7 +174,7 @@ class TrainingWindows(RandomWindows[Place]):
         ):
             if found != wanted:
                 raise UserError(f"training: {found} {what}, should be {wanted}")
-        if Rect(0, 0, self.pairs.height, self.pairs.width).cut(raster.extent) == EMPTY:
+        if self.pairs.area == EMPTY:
             raise UserError(
                 f"training: the images ({self.pairs.height} x {self.pairs.width} pixels) and the "
                 f"expression, which covers {tuple(raster.extent)} (y, x, height, width), do not "
@@ -201,8 +205,9 @@ class TrainingWindows(RandomWindows[Place]):
         size, sections = self.size, self.windows.images(window)
         image = np.full((len(self.spec.stains), len(sections), size, size), -1, np.float32)
         inside = np.zeros((1, size, size), bool)
-        top, left = max(y, 0), max(x, 0)
-        bottom, right = min(y + size, self.pairs.height), min(x + size, self.pairs.width)
+        area = self.pairs.area
+        top, left = max(y, area.y), max(x, area.x)
+        bottom, right = min(y + size, area.bottom), min(x + size, area.right)
         box = (slice(top - y, bottom - y), slice(left - x, right - x))
         inside[0, *box] = True
         for k, z in enumerate(sections):

@@ -9,7 +9,6 @@ from teramind.config import Config, Train
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
-from teramind.geometry import Rect
 from teramind.images import open_images
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
@@ -106,7 +105,7 @@ class OwnImages:
     def sample(self, spec: NetworkSpec) -> Sample | None:
         """See `Material`: in the middle of the first validation block, or of the plane."""
         pairs, blocks = self._pairs(), self.split.validation
-        area = blocks[0] if blocks else Rect(0, 0, pairs.height, pairs.width)
+        area = blocks[0] if blocks else pairs.area
         piece = piece_of(area, spec.patch)
         return Sample(
             generate=lambda network: generate_piece(network, pairs, piece),
