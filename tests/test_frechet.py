@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from teramind.config.learning import EFFICIENTNET
 from teramind.errors import UserError
 from teramind.evaluate.cellpose import cellpose_finder
-from teramind.evaluate.features import EFFICIENTNET, feature_network
+from teramind.evaluate.features import feature_network
 from teramind.evaluate.frechet import (
     MOST_TILES,
     Gaussian,
@@ -266,3 +267,7 @@ def test_cellpose_is_asked_for_labels_and_named_when_missing(tmp_path, monkeypat
     image[10:20, 10:20] = 200
     found = cellpose_finder(weights, pixel_size_um=0.5)(image, threshold=0.0)
     np.testing.assert_allclose(found.middles, [[7.5, 7.5]])
+
+
+def test_an_area_smaller_than_a_tile_has_none():
+    assert tiles_of(Rect(0, 0, 100, 500), 1) == []

@@ -16,6 +16,7 @@ from teramind.evaluate.intensity import (
     spectrum_sums,
     wasserstein,
 )
+from teramind.evaluate.measure import Lattice, Scene
 from teramind.evaluate.nuclei import (
     MATCH_UM,
     f1,
@@ -208,3 +209,31 @@ def test_borders_of_patches_do_not_hide_those_of_slabs():
         image[:, every::every] = np.clip(image[:, every::every].astype(int) + shift, 0, 255)
     patches, slabs = ratio_of(image, 32), ratio_of(image, 128)
     assert 1.2 < patches < slabs
+
+
+def test_the_interval_of_a_correlation_is_as_wide_as_chance():
+    """Of images that share nothing, smoothed far beyond a block's width."""
+    whole, found = Rect(0, 0, 768, 768), []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        made, real = rng.integers(0, 255, (2, *whole[2:])).astype(np.uint8)
+        scene = Scene(
+            real=lambda rect, image=real: image[rect.within(whole)],
+            subjects={"generated": lambda rect, image=made: image[rect.within(whole)]},
+            stain="PolyT",
+            pixel_size_um=0.4,
+            whole=whole,
+            finder=find_nuclei,
+            lattice=Lattice(32, 256, (0, 0)),
+        )
+        found += [m for m in scene.measures(whole) if m.measure == "correlation"]
+    for scale in (2.0, 5.0, 10.0):
+        these = [m for m in found if m.scale_um == scale]
+        width = np.mean([m.high - m.low for m in these])
+        assert width == pytest.approx(2 * 1.96 * np.std([m.value for m in these]), rel=0.3)
+    assert all(np.isnan(m.low) for m in found if m.scale_um == 20)  # too few independent parts
+
+
+def test_few_parts_have_no_interval():
+    found = estimate(np.ones((15, 2)), ratio)
+    assert found.value == 1 and np.isnan(found.low) and np.isnan(found.high)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from teramind.config.values import Count, Edge, Name, PathText, PlaneBox, Section, Text, Whole
 
+EFFICIENTNET = "efficientnet-lite0"
+"""The network of the Frechet distance whose weights come inside a package."""
+
 
 class SplitSection(Section):
     """How the plane is cut into training, validation and test part; see `teramind.split`."""
@@ -88,19 +91,23 @@ class Train(Section):
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup: Whole = Field(100, ge=0, description="steps over which the rate rises")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of the gradient")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of most products; auto is bfloat16 on a GPU and float32 elsewhere"
     )
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
     dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
-    seed: Whole = Field(0, ge=0)
+    seed: Whole = Field(0, ge=0, lt=2**31)
     start: str | None = Field(None, description="checkpoint to go on from; sizes are its own")
     start_panel: str | None = Field(None, description="gene list of a start that carries none")
-    save_minutes: float = Field(5.0, gt=0, description="time between resumable states")
+    save_minutes: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="time between resumable states"
+    )
     keep: Count = Field(2, description="resumable states kept")
-    minutes: float | None = Field(None, gt=0, description="time after which a job saves and ends")
+    minutes: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="time after which a job saves and ends"
+    )
     rounds: Count = Field(1, description="jobs of `minutes` that follow each other at most")
     weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
     licence: Text | None = Field(None, description="licence of the weights")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from teramind.config.learning import EFFICIENTNET
 from teramind.config.problems import problem
 from teramind.config.published import PREFIX
 from teramind.config.whole import Config
@@ -31,6 +32,16 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         raise UserError(*(line for lines in found for line in lines.split("\n"))) from None
 
 
+def _evaluation_files(config: Config) -> dict[str, str | None]:
+    """Files with weights that the evaluation reads."""
+    asked = config.evaluation
+    named = asked.frechet if asked and asked.frechet != EFFICIENTNET else None
+    return {
+        "evaluation.frechet": named,
+        "evaluation.cellpose": asked.cellpose if asked else None,
+    }
+
+
 def missing_files(config: Config) -> list[str]:
     """One line per file or folder that the configuration names and nobody will make.
 
@@ -46,6 +57,8 @@ def missing_files(config: Config) -> list[str]:
         "train.start": config.train.start if config.trains and config.train else None,
         "train.start_panel": config.train.start_panel if config.trains and config.train else None,
         "reference.images": config.reference.images if config.reference and not made else None,
+        "expression.gene_names": getattr(config.expression, "gene_names", None),
+        **_evaluation_files(config),
         "attention.pathways": config.attention.pathways if config.attention else None,
         "attention.regions": config.attention.regions if config.attention else None,
     }

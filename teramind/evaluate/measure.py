@@ -29,6 +29,9 @@ from teramind.geometry import Rect
 SCALES_UM = (2.0, 5.0, 10.0, 20.0)
 """Standard deviations of the smoothing before correlation."""
 
+APART = 4.0
+"""Edge of a part in standard deviations of the smoothing, for parts to count as independent."""
+
 TILE = 16 * BLOCK
 """Edge of what is read at once, in pixels; around it the widest smoothing's reach."""
 
@@ -96,22 +99,24 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _correlations(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
-    tally = Tally[tuple[str, float]](area)
+    pixel = scene.pixel_size_um
+    tallies = {scale: Tally[str](area, APART * scale / pixel) for scale in SCALES_UM}
     for tile in blocks_of(area, TILE):
         around = _grown(tile, REACH * max(SCALES_UM), scene)
         real = target(around)
         made = {name: image(around) for name, image in scene.subjects.items()}
         for scale in SCALES_UM:
-            near, sigma = _grown(tile, REACH * scale, scene), scale / scene.pixel_size_um
+            near, sigma = _grown(tile, REACH * scale, scene), scale / pixel
             cut = near.within(around)
             wanted = smooth(real[cut], sigma)
             for name, pixels in made.items():
                 image = smooth(pixels[cut], sigma)
                 for block in blocks_of(tile):
                     part = block.within(near)
-                    tally.add((name, scale), block, pair_sums(image[part], wanted[part]))
-    for (name, scale), found in tally.estimates(correlation):
-        yield Measure(name, "correlation", scale, *found)
+                    tallies[scale].add(name, block, pair_sums(image[part], wanted[part]))
+    for scale, tally in tallies.items():
+        for name, found in tally.estimates(correlation):
+            yield Measure(name, "correlation", scale, *found)
 
 
 def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
