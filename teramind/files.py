@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     empty one. An OSError names `path`, never the sibling.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = _sibling(path)
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +39,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, with a temporary file's name; gone after the block."""
+    folder = _sibling(Path(path))
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")
 
 
 def require_inside(path: str | Path, folder: str | Path) -> None:

@@ -13,6 +13,7 @@ from teramind.expression.batches import MoleculeColumns, read_batches
 from teramind.expression.bin_expression import bin_expression
 from teramind.expression.molecules import PRESETS, MoleculeSettings, MoleculeTable
 from teramind.expression.raster import Raster
+from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
 
 REAL = Path(__file__).parents[2] / "shared/data/merscope_dg_transcripts.parquet"
@@ -260,3 +261,18 @@ def test_an_unknown_kind_and_settings_of_another_kind_are_refused(tmp_path):
         run(source, tmp_path, kind="spots")
     with pytest.raises(TypeError, match="MoleculeSettings given for cells"):
         run(source, tmp_path, kind="cells")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("3", 3.0, True),
+        (" 3 ", "3.0", True),
+        ("0.50", "0.5", True),
+        ("1_10", "110", False),
+        (12345678901234567, 12345678901234568, False),
+        ("z1", "z01", False),
+    ],
+)
+def test_sections_are_one_where_their_values_are(one, other, same):
+    assert (section_label(one) == section_label(other)) is same

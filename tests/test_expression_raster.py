@@ -1,5 +1,6 @@
 """The expression raster holds exactly the molecules it was given."""
 
+import errno
 import json
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from teramind.errors import UserError
 from teramind.expression import BLOCK, Raster, RasterWriter
 from teramind.expression.spill import RECORD, Spill, sum_records
+from teramind.files import remove_leftovers
 from teramind.geometry import BIN, Rect
 
 PANEL = ("Gad1", "Slc17a7", "Th")
@@ -235,3 +237,19 @@ def test_a_sum_beyond_32_bits_is_an_error():
     records = np.array([(5, 2**32 - 1), (5, 1)], RECORD)
     with pytest.raises(OverflowError, match=str(2**32)):
         sum_records(records)
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path):
+    spill = Spill(tmp_path)
+    (tmp_path / "0.records").symlink_to("/dev/full")
+    spill.add(file=np.zeros(9, int), key=np.arange(9, dtype=np.uint64), count=np.ones(9, int))
+    with pytest.raises(OSError) as raised:
+        spill.flush()
+    assert raised.value.errno == errno.ENOSPC
+
+
+def test_what_a_killed_writer_leaves_is_known_as_a_leftover(tmp_path):
+    writer = RasterWriter(tmp_path / "raster.zarr", panel=["Th"], sections=1, extent=EXTENT)
+    writer.__enter__()  # and never ends
+    (left,) = tmp_path.iterdir()
+    assert remove_leftovers(tmp_path) == [left]

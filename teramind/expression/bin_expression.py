@@ -17,6 +17,7 @@ from teramind.expression.panel import PanelMatch, match_genes
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Source
 from teramind.expression.tiles import ExpressionTiles, TileSettings
+from teramind.files import atomic_path
 from teramind.geometry import EMPTY, Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
@@ -179,7 +180,5 @@ def _pixels(rect: Rect) -> str:
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    table.to_csv(partial, sep="\t", index=False)
-    partial.replace(path)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +15,7 @@ from zarr.codecs import ZstdCodec
 from teramind.errors import UserError
 from teramind.expression.raster_format import BLOCK, LOST, VERSION, block_grid, section_name
 from teramind.expression.spill import MAX_COUNT, Spill, pack, unpack
+from teramind.files import flush, scratch_folder
 from teramind.geometry import BIN, Rect
 
 _CHUNK = 1 << 18
@@ -85,8 +84,8 @@ class RasterWriter:
         }
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        self._scratch = scratch_folder(self.path)
+        self._folder = self._scratch.__enter__()
         self._spill = Spill(self._folder)
         return self
 
@@ -100,7 +99,7 @@ class RasterWriter:
             if kind is None:
                 self.finish()
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.__exit__(None, None, None)
 
     def add(
         self,
@@ -154,6 +153,7 @@ class RasterWriter:
                 **self._attributes,
             }
         )
+        flush(self._folder / "raster")
         (self._folder / "raster").rename(self.path)
         self.molecules_per_section = molecules
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from teramind.errors import UserError
 
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,300})(?:\.0*)?\s*")
+_DECIMAL = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,3})?\s*")
+
 
 def section_label(value: object) -> str:
     """Return the spelling of a section value that 3, 3.0, '3' and '3.0' share."""
-    try:
-        number = float(str(value))
-        return str(int(number)) if number.is_integer() else str(number)
-    except (ValueError, OverflowError):
-        return str(value)
+    text = str(value)
+    whole = _WHOLE.fullmatch(text)
+    if whole:  # exact: a float would not tell 17 digits from each other
+        return str(int(whole[1]))
+    return str(float(text)) if _DECIMAL.fullmatch(text) else text
 
 
 def match_sections(

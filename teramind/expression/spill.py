@@ -85,7 +85,7 @@ class Spill:
         starts = np.flatnonzero(np.diff(file, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(file)], strict=True):
             with self._path(int(file[start])).open("ab") as stream:
-                records[start:stop].tofile(stream)
+                stream.write(records[start:stop].data)  # tofile would not notice a full disk
 
     def condense(self, file: int) -> NDArray[np.void]:
         """Sum the records of a file, leave them in it sorted, and return them."""
@@ -93,7 +93,7 @@ class Spill:
         for piece in self._pieces(file):
             records = sum_records(np.concatenate((records, piece)))
         if len(records):
-            records.tofile(self._path(file))
+            self._path(file).write_bytes(records.data)
         return records
 
     def read(self, file: int) -> NDArray[np.void]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from teramind.archives import extract, open_zip
 from teramind.errors import UserError
+from teramind.files import scratch_folder
 from teramind.network.checkpoint import FOLDER, STAINS, load_network, save_network
 
 LARGEST = 1 << 33
@@ -43,16 +43,16 @@ def convert_checkpoint(
     if source.suffix != ".zip":
         _save(source, target, panel)
         return
-    with open_zip(source) as archive, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+    with open_zip(source) as archive, scratch_folder(target) as scratch:
         wanted = (mouse, patch, sections, tuple(stains))
         member = _find(archive, wanted)
-        folder = Path(scratch) / PurePosixPath(member.filename).parent.name  # it says the sizes
+        folder = scratch / PurePosixPath(member.filename).parent.name  # it says the sizes
         folder.mkdir()
         extract(archive, member, folder / "last.ckpt", largest=LARGEST)
         try:
             _save(folder, target, panel)
         except UserError as error:
-            raise UserError(str(error).replace(scratch, str(source))) from error
+            raise UserError(str(error).replace(str(scratch), str(source))) from error
 
 
 def _save(source: Path, target: Path, panel: Sequence[str]) -> None:
