@@ -21,7 +21,7 @@ def soft(logits):
     return e / e.sum(-1, keepdims=True)
 
 
-def slabs_of(shift, *, parts=40, seed=0):
+def slabs_of(folder, shift, *, parts=40, seed=0):
     """Two slabs of units in two regions; in `b` gene 1 attends to gene 2 with `shift` more."""
     rng = np.random.default_rng(seed)
     matrices, entries = [], []
@@ -34,14 +34,16 @@ def slabs_of(shift, *, parts=40, seed=0):
         entries.append({"part": [part // 8, part % 8], "region": region, "patches": patches})
     half = parts // 2
     matrices = np.array(matrices, np.float32)
-    return [
-        SlabSums(matrices[:half], entries[:half], GENES),
-        SlabSums(matrices[half:], entries[half:], GENES),
-    ]
+    slabs = []
+    for number, cut in enumerate((slice(half), slice(half, None))):
+        path = folder / f"{seed}_{number}.npy"
+        np.save(path, matrices[cut])
+        slabs.append(SlabSums(path, entries[cut], GENES))
+    return slabs
 
 
-def test_the_pair_that_differs_is_found_and_the_others_are_not():
-    slabs = slabs_of(1.0)
+def test_the_pair_that_differs_is_found_and_the_others_are_not(tmp_path):
+    slabs = slabs_of(tmp_path, 1.0)
     table = pairs_table(slabs, join_units(slabs), 499)
     first = table[table.region == "b"].iloc[0]
     assert (first.gene, first.attends_to) == ("g1", "g2")
@@ -52,27 +54,27 @@ def test_the_pair_that_differs_is_found_and_the_others_are_not():
     assert set(significant.gene) == {"g1"}
 
 
-def test_without_a_difference_p_values_are_those_of_chance():
+def test_without_a_difference_p_values_are_those_of_chance(tmp_path):
     p = np.concatenate(
         [
             compare(slabs, join_units(slabs), 99).p[0][~np.eye(6, dtype=bool)]
-            for slabs in (slabs_of(0.0, seed=seed) for seed in range(12))
+            for slabs in (slabs_of(tmp_path, 0.0, seed=seed) for seed in range(12))
         ]
     )
     assert 0.4 < p.mean() < 0.6
     assert (p <= 0.05).mean() < 0.1
 
 
-def test_rows_at_a_time_and_permutations_at_a_time_do_not_show(monkeypatch):
-    slabs = slabs_of(0.5)
+def test_rows_at_a_time_and_permutations_at_a_time_do_not_show(tmp_path, monkeypatch):
+    slabs = slabs_of(tmp_path, 0.5)
     whole = compare(slabs, join_units(slabs), 50)
     monkeypatch.setattr("teramind.attention.pairs._VALUES", 300)
     for a, b in zip(whole, compare(slabs, join_units(slabs), 50), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
-def test_parts_that_two_slabs_share_are_joined():
-    slabs = slabs_of(0.0)
+def test_parts_that_two_slabs_share_are_joined(tmp_path):
+    slabs = slabs_of(tmp_path, 0.0)
     slabs[1].entries[0]["part"] = slabs[0].entries[0]["part"]
     units = join_units(slabs)
     assert len(units.labels) == 39
@@ -80,8 +82,8 @@ def test_parts_that_two_slabs_share_are_joined():
     assert ((0, 0), (1, 0)) in units.places
 
 
-def test_one_region_alone_has_no_pairs():
-    slabs = slabs_of(0.0)
+def test_one_region_alone_has_no_pairs(tmp_path):
+    slabs = slabs_of(tmp_path, 0.0)
     for slab in slabs:
         for entry in slab.entries:
             entry["region"] = "a"

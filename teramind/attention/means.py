@@ -24,21 +24,29 @@ DEFINITION = (
 
 
 class SlabSums(NamedTuple):
-    """The sums of one slab: matrices (entry, G, G), mapped from the file, and what they are of."""
+    """The sums of one slab: the file of its matrices, and what they are of."""
 
-    matrices: NDArray[np.float32]
+    path: Path
     entries: list[dict[str, Any]]
     genes: tuple[str, ...]
 
+    @property
+    def matrices(self) -> NDArray[np.float32]:
+        """Matrices (entry, G, G), mapped for as long as they are held.
+
+        A whole brain has more slabs than a process may have open files.
+        """
+        mapped: NDArray[np.float32] = np.load(self.path, mmap_mode="r")
+        return mapped
+
 
 def open_sums(receipts: Sequence[Path], sums: Sequence[Path]) -> list[SlabSums]:
-    """Open the sums of all slabs; nothing is read yet."""
-    opened = []
+    """Find the sums of all slabs; nothing is read yet."""
+    found = []
     for receipt, path in zip(receipts, sums, strict=True):
         record = json.loads(receipt.read_text(encoding="utf-8"))
-        matrices = np.load(path, mmap_mode="r")
-        opened.append(SlabSums(matrices, record["entries"], tuple(record["genes"])))
-    return opened
+        found.append(SlabSums(path, record["entries"], tuple(record["genes"])))
+    return found
 
 
 def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
