@@ -42,6 +42,10 @@ onstart:
 
 onsuccess:
     remove_leftovers(settings.results)
-    print(f"report:  {results('report.html')}")
-    print(f"slides:  {results('wsi')} (QuPath, Fiji)")
-    print(f"volume:  {VOLUME} (napari)")
+    for name, path, program in (
+        ("report", results("report.html"), ""),
+        ("slides", results("wsi"), " (QuPath, Fiji)"),
+        ("volume", VOLUME, " (napari)"),
+    ):
+        if Path(path).exists():
+            print(f"{name}:  {path}{program}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,20 +44,28 @@ def checksum(path: Path) -> str | None:
 
 def write_provenance(config: Config, path: Path, *, project: Path) -> None:
     """Write provenance.json: the config as resolved, versions, revision, checksums of inputs."""
-    inputs = [config.expression.source, config.network.checkpoint]
-    if config.reference:
-        inputs.append(config.reference.images)
-    if config.trains and config.train and config.train.start:
-        inputs.append(config.train.start)
     record: dict[str, Any] = {
         "identity": config.identity(),
         "config": config.model_dump(mode="json"),
         "versions": versions(),
         "revision": git_revision(project),
-        "inputs": {name: checksum(Path(name)) for name in inputs if Path(name).exists()},
+        "inputs": {str(path): checksum(path) for path in _inputs(config) if path.exists()},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
     write_json(path, record)
+
+
+def _inputs(config: Config) -> Iterator[Path]:
+    """The files and folders that results depend on."""
+    yield config.source_path
+    yield config.checkpoint_path
+    named = [config.expression.panel, config.expression.synonyms]
+    named.append(getattr(config.expression, "gene_names", None))
+    if config.reference:
+        named.append(config.reference.images)
+    if config.trains and config.train:
+        named.append(config.train.start)
+    yield from (Path(name) for name in named if name)
 
 
 def update_provenance(config: Config, path: Path) -> None:

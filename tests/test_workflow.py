@@ -134,6 +134,20 @@ def test_the_record_tells_what_was_run(finished):
     assert set(record["inputs"]) == {"molecules.csv", "network.safetensors"}
 
 
+def test_the_record_is_made_again_with_what_it_records(finished, tmp_path):
+    project = finished.copy(tmp_path)
+    with (tmp_path / "molecules.csv").open("a") as table:
+        table.write("Th,100.5,100.5,0\n")
+    planned_again = planned(project.run("-n"))
+    assert planned_again["provenance"] == 1
+    assert planned_again["stitch"] == planned(finished.printed)["stitch"]
+
+
+def test_a_volume_may_be_judged_without_a_reference(tmp_path):
+    project = Project(tmp_path, evaluation__frechet="efficientnet-lite0")
+    assert planned(project.run("-n"))["evaluate"] == 1
+
+
 def test_receipts_hold_the_checksums_of_their_shards(finished):
     volume = finished.results / "volume/volume.zarr"
     receipts = sorted((finished.results / "volume/receipts").iterdir())

@@ -159,6 +159,48 @@ def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):
     assert "its time is over at step 1 of 8; all is saved, the same command goes on" in line
 
 
+@pytest.fixture(scope="module")
+def judged(trained, tmp_path_factory):
+    """One section, drawn by a network that was trained elsewhere, beside real images."""
+    folder = tmp_path_factory.mktemp("judged")
+    for name in ("molecules.parquet", "images.ome.tif"):
+        shutil.copy(trained.results / "phantom" / name, folder)
+    shutil.copy(trained.results / "train/checkpoint.safetensors", folder / "trained.safetensors")
+    project = Project(folder, **JUDGED)
+    project.run()
+    return project
+
+
+JUDGED = TRAINING | {
+    "phantom": None,
+    "train": None,
+    "network__checkpoint": "trained.safetensors",
+    "expression__source": "molecules.parquet",
+    "expression__panel": None,
+    "reference__images": "images.ome.tif",
+}
+
+
+def test_one_section_is_judged_without_a_neighbour(judged):
+    measures = pd.read_csv(judged.results / "evaluation.csv")
+    assert set(measures["subject"]) == {"generated", "real", "density", "regression"}
+    assert "Agreement with real images" in (judged.results / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"reference__holdout": [0, 0, 128, 64]}, {"split", "evaluate", "report"}),
+        ({"evaluation__frechet": "efficientnet-lite0"}, {"evaluate", "report"}),
+    ],
+)
+def test_other_questions_are_answered_anew(judged, tmp_path, changes, again):
+    project = judged.copy(tmp_path)
+    project.configure(**JUDGED | changes)
+    printed = project.run("-n")
+    assert set(planned(printed)) - {"all"} == again
+
+
 def test_a_plane_that_the_images_do_not_show_is_refused(trained, tmp_path):
     project = trained.copy(tmp_path / "copy")
     shutil.rmtree(project.results / "work/train")

@@ -23,9 +23,15 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     jobs |= dict.fromkeys(("pyramid", "export_wsi"), layout.windows.generated)
     jobs |= dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
     compared = config.reference is not None
-    optional = {"phantom": config.phantom is not None, "train": config.trains}
-    optional |= {"resample_images": compared, "evaluate": compared}
+    optional = {"phantom": config.phantom is not None, "convert_checkpoint": config.converts}
+    optional |= {"resample_images": compared, "split": compared}
+    optional |= {"evaluate": compared or config.evaluation is not None}
     jobs |= {rule: 1 for rule, asked in optional.items() if asked}
+    archives = {config.source_archive, config.checkpoint_archive} - {None}
+    jobs |= {"download": len(archives)} if archives else {}
+    if config.train and config.trains:
+        early = range(config.train.rounds - 1)
+        jobs |= dict.fromkeys(("train", *(f"train_r{number:03d}" for number in early)), 1)
     if config.attention is not None:
         jobs |= dict.fromkeys(("create_attention", "attention_tables", "attention_joint"), 1)
         sections = layout.windows.generated

@@ -73,14 +73,19 @@ def size(count: float) -> str:
     """Bytes with a binary unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.3g} {unit}"
+            return f"{_three_digits(count)} {unit}"
         count /= 1024
-    return f"{count:.3g} TiB"
+    return f"{_three_digits(count)} TiB"
 
 
 def duration(seconds: float) -> str:
     """Seconds as the largest fitting unit."""
     for length, unit in ((86400 * 3, "days"), (3600, "h"), (60, "min")):
         if seconds >= length:
-            return f"{seconds / (86400 if unit == 'days' else length):.3g} {unit}"
-    return f"{seconds:.3g} s"
+            return f"{_three_digits(seconds / (86400 if unit == 'days' else length))} {unit}"
+    return f"{_three_digits(seconds)} s"
+
+
+def _three_digits(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -1,25 +1,6 @@
 # From molecules, cells or tiles to the expression raster.
 
 
-rule provenance:
-    output:
-        results("provenance.json"),
-    log:
-        log_of("provenance"),
-    benchmark:
-        benchmark_of("provenance")
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=growing(60),
-    message:
-        "recording settings, versions and checksums"
-    script:
-        "../scripts/provenance.py"
-
-
 if settings.phantom:
 
     rule phantom:
@@ -53,12 +34,47 @@ elif not settings.phantom:
     SOURCE = given(SOURCE)
 
 
+# What is recorded is what the voxels come from: whoever makes this again makes all of them again.
+rule provenance:
+    input:
+        source=SOURCE,
+        checkpoint=(
+            fetched(settings.checkpoint_archive)
+            if settings.checkpoint_archive
+            else [] if settings.trains else given(settings.network.checkpoint)
+        ),
+        panel=given(settings.expression.panel),
+        synonyms=given(settings.expression.synonyms),
+        gene_names=given(getattr(settings.expression, "gene_names", None)),
+    output:
+        results("provenance.json"),
+    log:
+        log_of("provenance"),
+    benchmark:
+        benchmark_of("provenance")
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=growing(60),
+    message:
+        "recording settings, versions and checksums"
+    script:
+        "../scripts/provenance.py"
+
+
 rule bin_expression:
     input:
         source=SOURCE,
         provenance=ancient(results("provenance.json")),
-        panel=given(settings.expression.panel) or CHECKPOINT,
+        panel=(
+            given(settings.expression.panel)
+            if settings.expression.panel
+            else CHECKPOINT
+        ),
         synonyms=given(settings.expression.synonyms),
+        gene_names=given(getattr(settings.expression, "gene_names", None)),
     output:
         raster=directory(RASTER),
         panel=results("expression/panel.tsv"),
@@ -72,7 +88,7 @@ rule bin_expression:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=growing(240),
+        runtime=growing(480),
     message:
         "binning {settings.expression.source}"
     script:

@@ -28,7 +28,7 @@ if EVALUATED:
             runtime=growing(120),
         params:
             volume=VOLUME,
-            holdout=settings.reference.holdout,
+            asked=settings.evaluation.model_dump() if settings.evaluation else {},
         message:
             "measuring the volume"
         script:
@@ -78,7 +78,11 @@ rule report:
 rule plan:
     input:
         raster=RASTER if Path(RASTER).exists() else [],
-        checkpoint=[] if settings.trains else given(settings.network.checkpoint),
+        checkpoint=(
+            []
+            if settings.trains or settings.converts
+            else given(settings.network.checkpoint)
+        ),
     output:
         table=results("plan.txt"),
         numbers=results("plan.json"),
@@ -92,7 +96,7 @@ rule plan:
     threads: settings.generate.threads
     resources:
         mem_mb=growing(4000),
-        runtime=30,
+        runtime=growing(30),
     params:
         settings=settings.identity(),
     message:

@@ -41,7 +41,9 @@ if settings.reference:
         threads: 1
         resources:
             mem_mb=growing(1000),
-            runtime=30,
+            runtime=growing(30),
+        params:
+            asked=settings.reference.model_dump(include={"holdout", "split"}),
         message:
             "splitting the plane into training, validation and test part"
         script:
@@ -99,7 +101,7 @@ if settings.trains:
                 runtime=(
                     int(settings.train.minutes) + 30
                     if settings.train.minutes
-                    else 2880
+                    else growing(2880)
                 ),
                 gpu=settings.train.gpus,
             message:

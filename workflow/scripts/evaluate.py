@@ -9,7 +9,6 @@ with job(snakemake) as config:
     from teramind.split import Split
 
     held = Split.read(Path(snakemake.input.split)).test if config.reference else None
-    extra = config.evaluation.model_dump() if config.evaluation else {}
     layout = config.layout()
     evaluate(
         volume=Path(snakemake.params.volume),
@@ -19,5 +18,5 @@ with job(snakemake) as config:
         lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         summary=Path(snakemake.output.summary),
         table=Path(snakemake.output.table),
-        **extra,
+        **snakemake.params.asked,
     )
