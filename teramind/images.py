@@ -58,7 +58,7 @@ def resample_images(
     """
     with open_source(Path(source)) as image:
         levels = dict(zip(image.select(stains), stains, strict=True))
-        if image.array.dtype == np.uint16 and set(stains) - set(white or {}):
+        if image.array.dtype.itemsize == 2 and set(stains) - set(white or {}):
             raise UserError(
                 f"image {source}: uint16; say by reference.white which grey level of each stain "
                 "becomes 255"

@@ -71,7 +71,8 @@ class PublishedNoise:
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """See `Noise`."""
         out = np.empty((self.stains, len(sections), rect.height, rect.width), np.float32)
-        inside = [section - self.first for section in sections]
+        # A window may reach beyond the last section; what is drawn there is dropped.
+        inside = [min(section - self.first, self.sections - 1) for section in sections]
         for tile in tiles(rect, PUBLISHED_TILE):
             shared = tile.cut(rect)
             out[:, :, *shared.within(rect)] = self._tile(tile)[:, inside, *shared.within(tile)]

@@ -93,4 +93,10 @@ def _with_unit(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

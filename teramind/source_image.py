@@ -137,7 +137,8 @@ def _describe_tiff(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
 
 
 def _check_pixels(dtype: Any, axes: str, path: Path) -> None:
-    if dtype not in (np.uint8, np.uint16) or not {"Y", "X"} <= set(axes) <= set("TCZYX"):
+    native = np.dtype(dtype).newbyteorder("=")
+    if native not in (np.uint8, np.uint16) or not {"Y", "X"} <= set(axes) <= set("TCZYX"):
         raise UserError(f"image {path}: {dtype} with axes {axes}; needs uint8 or uint16 of CZYX")
 
 

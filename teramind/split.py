@@ -109,7 +109,7 @@ def draw_split(
         box = Rect(first.y, first.x, last.bottom - first.y, last.right - first.x)
     free = [rect for rect in blocks if box is None or rect.cut(box) == EMPTY]
     number = max(round(validation * len(blocks)), 1) if validation else 0
-    chosen = rng.sample(range(len(free)), min(number, len(free)))
+    chosen = set(rng.sample(range(len(free)), min(number, len(free))))
     held = tuple(rect for i, rect in enumerate(free) if i in chosen)
     learned = tuple(rect for i, rect in enumerate(free) if i not in chosen)
     if not learned:

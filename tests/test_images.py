@@ -252,6 +252,16 @@ def test_ome_zarr_may_have_one_time_point(tmp_path):
     assert refusal(source).endswith("has 2 time points; needs one")
 
 
+def test_the_order_of_bytes_does_not_matter(tmp_path):
+    a = pixels(2, 1, 40, 60).astype(np.uint16) * 100
+    big, little = (
+        write_zarr(tmp_path / name / "a.zarr", a.astype(kind), version="0.4")
+        for name, kind in (("big", ">u2"), ("little", "<u2"))
+    )
+    white = dict.fromkeys(STAINS, 65535)
+    np.testing.assert_array_equal(resample(big, white=white), resample(little, white=white))
+
+
 def test_other_zarr_is_refused(tmp_path):
     zarr.create_group(tmp_path / "a.zarr")
     assert "not an OME-Zarr image" in refusal(tmp_path / "a.zarr")

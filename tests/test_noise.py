@@ -107,3 +107,11 @@ def test_tiles_cover_a_rectangle_without_excess(rect, edge):
     rows = range(rect.y // edge, (rect.bottom - 1) // edge + 1)
     cols = range(rect.x // edge, (rect.right - 1) // edge + 1)
     assert places == [(row * edge, col * edge) for row in rows for col in cols]
+
+
+def test_published_noise_has_some_for_the_sections_that_are_dropped_behind_the_last():
+    rect = Rect(0, 0, 8, 8)
+    kept = PublishedNoise(sections=3, stains=2)(rect, [2])
+    last_window = PublishedNoise(sections=3, stains=2)(rect, [2, 3])
+    assert last_window.shape == (2, 2, 8, 8)
+    np.testing.assert_array_equal(last_window[:, :1], kept)

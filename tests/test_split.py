@@ -126,3 +126,10 @@ def test_the_parts_are_drawn_in_their_colours(tmp_path):
     pixels = imagecodecs.png_decode((tmp_path / "split.png").read_bytes())[..., :3].astype(int)
     red, _, blue = np.moveaxis(pixels, -1, 0)
     assert (red - blue > 25).mean() > 0.05 and (blue - red > 25).mean() > 0.1
+
+
+def test_a_brain_of_small_blocks_is_split_in_a_blink():
+    split = draw_split(
+        Rect(0, 0, 73216, 105984), block=256, guard=32, validation=0.1, test=0.1, seed=0
+    )
+    assert len(split.train) + len(split.validation) > 100_000

@@ -17,6 +17,7 @@ import yaml
 from teramind.errors import UserError
 
 _LARGEST = 1 << 20
+_DEEPEST = 50
 _TEMPLATE = "__use_yte__"
 
 
@@ -75,8 +76,13 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _yaml(text: str) -> Any:
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             _refuse_event(event)
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # the reader's time grows with the square of the depth
+                raise RecursionError
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         raise _FaultError(f"{_place(error.problem_mark)}not YAML: {error.problem}") from None

@@ -42,6 +42,7 @@ def yaml(content):
         row("a billion laughs", yaml("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"),
             "{}: line 2: *a repeats another value; write the value out"),
         row("5000 brackets", yaml("[" * 5000), "{}: nested too deeply for a configuration"),
+        row("60 brackets that are no JSON", yaml("a: " + "[" * 60), "{}: nested too deeply for a configuration"),
         row("a day that is none", yaml("title: 2020-99-99"), "{}: not YAML: month must be in 1..12"),
         row("two documents", yaml("a: 1\n---\nb: 2"), "{}: line 2: not YAML: but found another document"),
     ],
