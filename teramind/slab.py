@@ -12,6 +12,7 @@ from teramind.config import Config
 from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
+from teramind.fit import misfits
 from teramind.generate import Generator
 from teramind.geometry import Slab
 from teramind.identity import run_digest, state_identity
@@ -31,21 +32,10 @@ def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Netw
         UserError: when checkpoint, raster and configuration do not fit each other.
     """
     network = load_network(checkpoint)
-    spec, asked = network.spec, config.network
-    for key, found, wanted in (
-        ("patch", spec.patch, asked.patch),
-        ("sections", spec.sections, asked.sections),
-        ("stains", list(spec.stains), list(asked.stains)),
-    ):
-        if found != wanted:
-            raise UserError(f"network.{key}: {wanted}, but the checkpoint {checkpoint} has {found}")
-    if spec.pixel_size_um and abs(spec.pixel_size_um / config.plane.pixel_size_um - 1) > 0.05:
-        raise UserError(
-            f"plane.pixel_size_um: {config.plane.pixel_size_um}, but the checkpoint {checkpoint} "
-            f"was trained at {spec.pixel_size_um}"
-        )
+    if lines := list(misfits(config, network.spec, checkpoint)):
+        raise UserError(*lines)
     expression = Raster.open(raster)
-    check_panel(spec, expression.panel, str(raster))
+    check_panel(network.spec, expression.panel, str(raster))
     return network, expression
 
 

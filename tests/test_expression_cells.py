@@ -165,3 +165,11 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     (tmp_path / "text.h5ad").write_text("x")
     with pytest.raises(UserError, match="not an AnnData file"):
         run(tmp_path / "text.h5ad", tmp_path)
+
+
+def test_counts_by_column_are_turned_while_they_fit_in_memory(tmp_path, monkeypatch):
+    path = tmp_path / "c.h5ad"
+    cells([[3, 0, 1, 0]], path=path, matrix=sparse.csc_matrix)
+    monkeypatch.setattr("teramind.expression.cells._MOST_BY_COLUMN", 1)
+    with pytest.raises(UserError, match=r"2 counts stored gene by gene \(CSC\).*tocsr"):
+        run(path, tmp_path)

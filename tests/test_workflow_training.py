@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import tifffile
 import torch
 import zarr
 from workflow_project import Project, config_with, planned
@@ -132,7 +133,7 @@ def test_two_processes_train_in_rounds_on_their_part_of_the_plane(tmp_path):
             "split": {"block": 64, "guard": 16, "validation": 0.1, "test": 0.2},
         },
         "train": TRAINING["train"]
-        | {"steps": 2, "batch": 2, "gpus": 2, "rounds": 3, "minutes": 0.0001, "save_minutes": 60},
+        | {"steps": 2, "batch": 2, "gpus": 2, "rounds": 3, "minutes": 1e-9, "save_minutes": 60},
     }
     project = Project(tmp_path, **TRAINING | changes)
     (tmp_path / "panel.txt").write_text("\n".join(PHANTOM_PANEL) + "\n")
@@ -151,7 +152,7 @@ def test_two_processes_train_in_rounds_on_their_part_of_the_plane(tmp_path):
 
 def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):
     project = trained.copy(tmp_path / "copy")
-    train = TRAINING["train"] | {"minutes": 0.0001}
+    train = TRAINING["train"] | {"minutes": 1e-9}
     project.configure(**TRAINING | {"train": train})
     shutil.rmtree(project.results / "work/train")
     (project.results / "train/checkpoint.safetensors").unlink()
@@ -163,22 +164,31 @@ def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):
 def judged(trained, tmp_path_factory):
     """One section, drawn by a network that was trained elsewhere, beside real images."""
     folder = tmp_path_factory.mktemp("judged")
-    for name in ("molecules.parquet", "images.ome.tif"):
-        shutil.copy(trained.results / "phantom" / name, folder)
+    images = tifffile.imread(trained.results / "phantom/images.ome.tif")[:, :1]
+    pixel = {"PhysicalSizeX": 0.6, "PhysicalSizeY": 0.6}
+    names = {"axes": "CZYX", "Channel": {"Name": ["DAPI", "PolyT"]}}
+    tifffile.imwrite(folder / "images.ome.tif", images, metadata=names | pixel)
+    molecules = pd.read_parquet(trained.results / "phantom/molecules.parquet")
+    molecules[molecules.section == 0].to_parquet(folder / "molecules.parquet")
     shutil.copy(trained.results / "train/checkpoint.safetensors", folder / "trained.safetensors")
     project = Project(folder, **JUDGED)
     project.run()
     return project
 
 
-JUDGED = TRAINING | {
-    "phantom": None,
-    "train": None,
-    "network__checkpoint": "trained.safetensors",
+JUDGED = {
     "expression__source": "molecules.parquet",
-    "expression__panel": None,
+    "expression__x": "x_um",
+    "expression__y": "y_um",
+    "expression__units": "um",
+    "expression__outside": "skip",
     "reference__images": "images.ome.tif",
+    "network__checkpoint": "trained.safetensors",
+    "plane__sections": 1,
+    "plane__pixel_size_um": 0.6,
+    "generate": {"slab": 64, "steps": 2, "phases": 1},
 }
+"""The plane has one section of the two that the trained project made."""
 
 
 def test_one_section_is_judged_without_a_neighbour(judged):

@@ -8,6 +8,7 @@ from pathlib import Path
 from teramind.config import missing_files, parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
+from teramind.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,5 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
     config = parse_config(read_config(arguments.config))
     if absent := missing_files(config):
         raise UserError(*absent)
+    require_fit(config)
     jobs = config.layout().jobs
     print(f"{arguments.config}: nothing wrong found; {jobs:,} jobs that generate")

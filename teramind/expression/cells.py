@@ -20,6 +20,9 @@ from teramind.expression.sections import match_sections, section_label
 from teramind.expression.source import Molecules, spanned, to_pixels
 from teramind.geometry import Rect
 
+_MOST_BY_COLUMN = 100_000_000
+"""Counts stored by column that are turned in memory at most: 1.2 GB, twice over."""
+
 _CHUNK_VALUES = 1 << 20
 _MOST_MOLECULES = 1 << 26
 _PLASTIC = 1.324717957244746
@@ -183,7 +186,7 @@ class CellTable:
         """Yield (first cell, counts as a COO matrix in row order) of consecutive cells."""
         name = self._counts_name(file)
         node = file[name]
-        matrix = sparse_dataset(node) if isinstance(node, h5py.Group) else node
+        matrix = self._by_row(node, name)
         cells, genes = matrix.shape
         step = max(1, _CHUNK_VALUES // max(genes, 1))
         for start in range(0, cells, step):
@@ -192,6 +195,20 @@ class CellTable:
                 chunk.sum_duplicates()
             self._require_counts(chunk, start, name, file)
             yield start, chunk.tocoo()
+
+    def _by_row(self, node: Any, name: str) -> Any:
+        """The counts as something that gives consecutive cells without reading all others."""
+        if not isinstance(node, h5py.Group):
+            return node
+        if node.attrs["encoding-type"] == "csr_matrix":
+            return sparse_dataset(node)
+        stored = node["data"].shape[0]
+        if stored > _MOST_BY_COLUMN:
+            raise UserError(
+                f"{self.path}, {name}: {stored:,} counts stored gene by gene (CSC), too many to "
+                "turn in memory; store them cell by cell: adata.X = adata.X.tocsr()"
+            )
+        return sparse.csr_array(read_whole(node, self.path))
 
     def _require_counts(self, chunk: Any, start: int, name: str, file: h5py.File) -> None:
         bad = ~((chunk.data >= 0) & (chunk.data == np.floor(chunk.data)))

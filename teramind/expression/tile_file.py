@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.archives import BROKEN, open_zip
-from teramind.errors import UserError
+from teramind.archives import open_zip
+from teramind.errors import UserError, foreign
 
 TILE = 256
 FRAME = 128
@@ -47,12 +47,12 @@ class TileFile:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return coords, data, shape and fill_value; UserError unless they are plain arrays."""
-        try:
-            with self._open() as stream, zipfile.ZipFile(stream) as archive:
-                return {name: _array(archive, f"{name}.npy") for name in _MEMBERS}
-        except BROKEN as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{self}: not a sparse COO tile of plain arrays: {reason}") from error
+        with (
+            foreign(f"{self}: not a sparse COO tile of plain arrays"),
+            self._open() as stream,
+            zipfile.ZipFile(stream) as archive,
+        ):
+            return {name: _array(archive, f"{name}.npy") for name in _MEMBERS}
 
     def _open(self) -> IO[bytes]:
         if self.archive is None or self.member is None:
@@ -72,8 +72,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         if version != (1, 0):
             raise ValueError(f"{name} in npy format {version}, (1, 0) expected")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects")
+        if dtype.hasobject or not dtype.itemsize:
+            raise ValueError(f"{name} holds {'Python objects' if dtype.hasobject else 'nothing'}")
         content = stream.read()
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} holds {len(content)} bytes, not {shape} of {dtype}")

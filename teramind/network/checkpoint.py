@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 from teramind.geometry import BIN
 from teramind.network.published import published_modules
@@ -96,7 +96,8 @@ def save_network(
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
+    where = f"checkpoint {path}: truncated or not a safetensors file"
+    with foreign(where), safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no iterator
 
 
@@ -116,6 +117,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
     ):
         raise UserError(f"checkpoint {path}: holds no `state_dict` of tensors")
+    for key, value in tensors.items():
+        if value.is_nested or value.layout is not torch.strided:
+            raise UserError(f"checkpoint {path}: {key} is no plain tensor")
     return {
         key.removeprefix("model."): value
         for key, value in tensors.items()

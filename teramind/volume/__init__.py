@@ -3,6 +3,7 @@
 from teramind.volume.layout import VolumeLayout, create_volume, stain_colour, volume_layout
 from teramind.volume.shards import (
     build_pyramid,
+    metadata_records,
     open_level,
     read_volume,
     verify_shards,
@@ -13,6 +14,7 @@ __all__ = [
     "VolumeLayout",
     "build_pyramid",
     "create_volume",
+    "metadata_records",
     "open_level",
     "read_volume",
     "stain_colour",

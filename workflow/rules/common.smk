@@ -19,6 +19,7 @@ from teramind.config import (
 from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
+from teramind.fit import require_fit
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
 from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.progress import show_progress
@@ -75,6 +76,7 @@ try:
     settings = parse_config(config)
     refuse_other_results(settings, Path(results("provenance.json")))
     changed = other_settings(settings, Path(results("provenance.json")))
+    require_fit(settings)
     if not DRY_RUN:
         refuse_unwritable_results(settings)
 except UserError as error:

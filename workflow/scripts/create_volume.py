@@ -6,12 +6,13 @@ from teramind.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
-    from teramind.volume import create_volume
+    from teramind.volume import create_volume, metadata_records
 
     layout, plane = config.layout(), config.plane
     first, region = layout.windows.first, layout.region
-    made = create_volume(
-        Path(snakemake.params.volume),
+    volume = Path(snakemake.params.volume)
+    create_volume(
+        volume,
         shape=(
             len(config.network.stains),
             layout.windows.generated,
@@ -29,4 +30,4 @@ with job(snakemake) as config:
         ),
         attributes={"first_section": first, "settings": config.identity()},
     )
-    write_json(snakemake.output[0], {"shape": made.shape, "levels": made.levels})
+    write_json(snakemake.output[0], {"shards": metadata_records(volume)})
