@@ -36,8 +36,9 @@ rule attention_all:
 
 onstart:
     # Not a rule's work: a record that is made again would hide from Snakemake what else changed.
-    if changed:
-        update_provenance(settings, Path(results("provenance.json")))
+    record = Path(results("provenance.json"))
+    if changed or outdated(settings, record):
+        update_provenance(settings, record, project=Path(workflow.basedir))
 
 
 onsuccess:

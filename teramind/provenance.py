@@ -68,7 +68,25 @@ def _inputs(config: Config) -> Iterator[Path]:
     yield from (Path(name) for name in named if name)
 
 
-def update_provenance(config: Config, path: Path) -> None:
-    """Bring the settings of a record up to date, those that the voxels do not depend on."""
+def outdated(config: Config, path: Path) -> bool:
+    """Whether an input is newer than the record, if there is one."""
+    return path.exists() and any(_newer(source, path) for source in _inputs(config))
+
+
+def update_provenance(config: Config, path: Path, *, project: Path) -> None:
+    """Bring a record up to date: settings that the voxels do not depend on, inputs, versions."""
     record = json.loads(path.read_text(encoding="utf-8"))
+    known = record["inputs"]
+    record["inputs"] = {
+        str(source): checksum(source)
+        if _newer(source, path) or str(source) not in known
+        else known[str(source)]
+        for source in _inputs(config)
+        if source.exists()
+    }
+    record |= {"versions": versions(), "revision": git_revision(project)}
     write_json(path, {**record, "config": config.model_dump(mode="json")})
+
+
+def _newer(source: Path, path: Path) -> bool:
+    return source.exists() and source.stat().st_mtime_ns > path.stat().st_mtime_ns

@@ -17,6 +17,7 @@ import yaozarrs
 from workflow_project import PANEL, ROOT, SIZE, Project, molecules, planned, write_network
 
 from teramind.expression import Raster
+from teramind.files import digest
 from teramind.geometry import Slab
 from teramind.network import load_network
 from teramind.region import generate_region
@@ -134,13 +135,18 @@ def test_the_record_tells_what_was_run(finished):
     assert set(record["inputs"]) == {"molecules.csv", "network.safetensors"}
 
 
-def test_the_record_is_made_again_with_what_it_records(finished, tmp_path):
+def test_the_record_keeps_up_with_its_inputs(finished, tmp_path):
     project = finished.copy(tmp_path)
-    with (tmp_path / "molecules.csv").open("a") as table:
-        table.write("Th,100.5,100.5,0\n")
-    planned_again = planned(project.run("-n"))
-    assert planned_again["provenance"] == 1
-    assert planned_again["stitch"] == planned(finished.printed)["stitch"]
+    table = tmp_path / "molecules.csv"
+    with table.open("a") as file:
+        file.write("Th,100.5,100.5,0\n")
+    assert planned(project.run("-n"))["stitch"] == planned(finished.printed)["stitch"]
+    project.run("out/expression/raster.zarr")
+    before, after = (
+        json.loads((p.results / "provenance.json").read_text())["inputs"]
+        for p in (finished, project)
+    )
+    assert after == before | {"molecules.csv": digest(table)}
 
 
 def test_a_volume_may_be_judged_without_a_reference(tmp_path):

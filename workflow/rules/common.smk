@@ -23,7 +23,7 @@ from teramind.fit import require_fit
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
 from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.progress import show_progress
-from teramind.provenance import update_provenance
+from teramind.provenance import outdated, update_provenance
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
 sys.setrecursionlimit(20_000)

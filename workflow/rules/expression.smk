@@ -34,18 +34,9 @@ elif not settings.phantom:
     SOURCE = given(SOURCE)
 
 
-# What is recorded is what the voxels come from: whoever makes this again makes all of them again.
+# Without inputs: Snakemake 9.27 overlooks what changed below a job that runs again, even if it is
+# an ancient input. When inputs change, `onstart` brings the record up to date.
 rule provenance:
-    input:
-        source=SOURCE,
-        checkpoint=(
-            fetched(settings.checkpoint_archive)
-            if settings.checkpoint_archive
-            else [] if settings.trains else given(settings.network.checkpoint)
-        ),
-        panel=given(settings.expression.panel),
-        synonyms=given(settings.expression.synonyms),
-        gene_names=given(getattr(settings.expression, "gene_names", None)),
     output:
         results("provenance.json"),
     log:

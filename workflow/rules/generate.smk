@@ -65,6 +65,8 @@ rule create_volume:
         log_of("create_volume"),
     benchmark:
         benchmark_of("create_volume")
+    # Before any slab's turn: stitching waits for it.
+    priority: 2**40
     localrule: True
     conda:
         "../../envs/volume.yaml"
