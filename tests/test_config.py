@@ -125,6 +125,14 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "reference.holdout: got [0, 0, 500, 1]; must lie inside the plane [0, 0, 128, 192]",
         ),
         (
+            {
+                "region": [0, 0, 64, 64],
+                "reference__images": "i",
+                "reference__holdout": [64, 0, 64, 64],
+            },
+            "reference.holdout: got [64, 0, 64, 64]; shares nothing with region [0, 0, 64, 64]",
+        ),
+        (
             {"reference__images": "i", "reference__white": {"Nissl": 90}},
             "reference.white: got ['Nissl']; must be among network.stains ['DAPI', 'PolyT']",
         ),

@@ -22,7 +22,7 @@ from teramind.config.published import (
 )
 from teramind.config.values import PathText, Region, Section, Text, flatten
 from teramind.errors import UserError
-from teramind.geometry import Layout, Rect, Windows
+from teramind.geometry import EMPTY, Layout, Rect, Windows
 from teramind.schedule import timesteps
 from teramind.split import Split, draw_split, whole_plane
 
@@ -136,6 +136,10 @@ class Config(Section):
             box = Rect(*self.reference.holdout)
             if box.cut(self.plane.rect) != box:
                 yield f"reference.holdout: got {list(box)}; must lie inside the plane {plane}"
+            elif (drawn := self._box) and box.cut(drawn) == EMPTY:
+                yield (
+                    f"reference.holdout: got {list(box)}; shares nothing with region {list(drawn)}"
+                )
 
     @property
     def _volume(self) -> Rect:
