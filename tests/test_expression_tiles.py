@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from teramind.errors import UserError
 from teramind.expression.bin_expression import bin_expression
 from teramind.expression.raster import Raster
+from teramind.expression.tile_file import TileFile
 from teramind.expression.tiles import TileSettings, _owner, import_tiles
 from teramind.geometry import BIN, Rect
 
@@ -401,3 +402,23 @@ def test_a_damaged_tile_in_a_zip_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"gene_1/{name(1, 1)}: not a sparse COO tile"):
         import_tiles(path, tmp_path / "r", genes=3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': ((((",
+        "{'descr': '|V0', 'fortran_order': False, 'shape': (30000000,)}",
+        "-" * 9000,
+    ],
+    ids=["brackets", "values of no size", "minus signs"],
+)
+def test_a_header_made_to_break_its_reader_is_one_line(tmp_path, header):
+    path = tmp_path / "256_512_256_512_128_640_128_640.npz"
+    content = header.encode() + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        magic = b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little")
+        archive.writestr("coords.npy", magic + content)
+    with pytest.raises(UserError, match="not a sparse COO tile of plain arrays") as raised:
+        TileFile(path).arrays()
+    assert len(str(raised.value).splitlines()) == 1
