@@ -148,10 +148,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "benchmarks")
     parser.add_argument("--edge", type=int, default=384, help="of the phantom in pixels")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "resources/phantom.safetensors")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    network = load_network(given.checkpoint)
+    network = load_network(ROOT / "resources/phantom.safetensors")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         raster, real = make_data(Path(folder), network, given.edge)

@@ -56,10 +56,9 @@ def write_provenance(config: Config, path: Path, *, project: Path) -> None:
 
 
 def _inputs(config: Config) -> Iterator[Path]:
-    """The files and folders that results depend on."""
-    yield config.source_path
-    yield config.checkpoint_path
-    named = [config.expression.panel, config.expression.synonyms]
+    """Files and folders that results depend on; downloaded archives have records of their own."""
+    named: list[str | None] = [config.expression.source, config.network.checkpoint]
+    named += [config.expression.panel, config.expression.synonyms]
     named.append(getattr(config.expression, "gene_names", None))
     if config.reference:
         named.append(config.reference.images)

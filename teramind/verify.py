@@ -1,8 +1,7 @@
 """Finished results against their records: every shard must have the digest that was written down.
 
-A record is the receipt of a slab (its shards at level 0), that of a section's pyramid (the levels
-above), or the volume's own (its metadata). Records are what Snakemake sees of the volume: without
-one, it makes its shards again.
+A record is the receipt of a slab (its shards at level 0) or that of a section's pyramid (the levels
+above). Records are what Snakemake sees of the volume: without one, it makes its shards again.
 """
 
 from __future__ import annotations
@@ -22,10 +21,6 @@ from teramind.volume import verify_shards
 FOLDERS = ("receipts", "pyramid")
 """Where the records lie, beside the volume."""
 
-LAYOUT = "layout.json"
-"""The record of the volume's metadata, beside the volume."""
-
-_METADATA = re.compile(r"(\d+/)?zarr\.json")
 _SHARD = re.compile(r"\d+/c/\d+/(?P<section>\d+)/\d+/\d+")
 """Path of a shard in a volume: level, stain, section, row, column."""
 
@@ -68,9 +63,6 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
         return f"{results}: {shards} shards of {len(findings)} records are as they were written"
     if repair:
         for finding in bad:
-            if finding.record.name == LAYOUT:  # only metadata that are missing are written again
-                for path in (results / "volume/volume.zarr").rglob("zarr.json"):
-                    path.unlink()
             finding.record.unlink(missing_ok=True)
         then = "removed; snakemake, run as before, makes their shards again"
     else:
@@ -81,10 +73,9 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
 
 def compare(volume: Path, *, threads: int) -> list[Finding]:
     """One finding per record of a volume, in the order of their names."""
-    if not volume.is_dir():
+    if not (volume / "zarr.json").is_file():
         raise UserError(f"{volume}: no volume here; name a results folder that has one")
-    records = [path for path in (volume.parent / LAYOUT,) if path.exists()]
-    records += [path for name in FOLDERS for path in sorted((volume.parent / name).glob("*.json"))]
+    records = [path for name in FOLDERS for path in sorted((volume.parent / name).glob("*.json"))]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(partial(_compare, volume), records))
 
@@ -112,13 +103,9 @@ def _compare(volume: Path, path: Path) -> Finding:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A record of the slab or section that its file is named after, or of the volume."""
+    """A record of the slab or section that its file is named after."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == LAYOUT:
-            if not all(_METADATA.fullmatch(shard["path"]) for shard in record["shards"]):
-                raise ValueError("no metadata")
-            return record
         name = record["slab"] if "slab" in record else f"{record['section']:03d}"
         for shard in record["shards"]:
             _section(shard)

@@ -269,6 +269,7 @@ def test_an_unknown_kind_and_settings_of_another_kind_are_refused(tmp_path):
         ("3", 3.0, True),
         (" 3 ", "3.0", True),
         ("0.50", "0.5", True),
+        ("1e3", 1000, True),
         ("1_10", "110", False),
         (12345678901234567, 12345678901234568, False),
         ("z1", "z01", False),

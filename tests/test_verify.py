@@ -1,7 +1,6 @@
 """Verification: every damaged shard is named, and only the records that do not hold are removed."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,20 +9,11 @@ from teramind.__main__ import main
 from teramind.errors import UserError
 from teramind.files import write_json
 from teramind.verify import require_section, verify
-from teramind.volume import build_pyramid, create_volume, metadata_records, write_slab
+from teramind.volume import build_pyramid, create_volume, write_slab
 
 SLAB = 128
 SIZE = 640
 """Pixels: 5 x 5 slabs, two levels."""
-
-VOLUME = {
-    "shape": (2, 2, SIZE, SIZE),
-    "slab": SLAB,
-    "pixel_size_um": 0.5,
-    "section_spacing_um": 10,
-    "stains": ("DAPI", "PolyT"),
-    "attributes": {},
-}
 
 
 @pytest.fixture
@@ -31,7 +21,15 @@ def results(tmp_path):
     """A results folder with a volume of noise, its left half background, and all records."""
     folder = tmp_path / "results/volume"
     volume = folder / "volume.zarr"
-    create_volume(volume, **VOLUME)
+    create_volume(
+        volume,
+        shape=(2, 2, SIZE, SIZE),
+        slab=SLAB,
+        pixel_size_um=0.5,
+        section_spacing_um=10,
+        stains=("DAPI", "PolyT"),
+        attributes={},
+    )
     rng = np.random.default_rng(0)
     for row in range(5):
         for col in range(5):
@@ -144,27 +142,6 @@ def test_the_command_ends_with_a_status(results, capsys):
     assert main(["verify", "--repair", str(results)]) == 1
     assert capsys.readouterr().err.count("error: ") == 2
     assert not (results / "volume/pyramid/000.json").exists()
-
-
-def test_metadata_are_compared_and_made_again(results):
-    """As the rule `create_volume` makes them, which runs where its record is missing."""
-    folder = results / "volume"
-    volume, record = folder / "volume.zarr", folder / "layout.json"
-
-    def create():
-        create_volume(volume, **VOLUME)
-        write_json(record, {"shards": metadata_records(volume)})
-
-    create()
-    whole = snapshot(results)
-    for path in (volume / "zarr.json", volume / "1/zarr.json"):
-        for damage in (flip, Path.unlink):
-            damage(path)
-            assert faults(results)[0].startswith(f"{path} ")
-            with pytest.raises(UserError, match="1 of 28 records do not hold: removed"):
-                verify(results, repair=True, threads=1)
-            create()
-            assert snapshot(results) == whole
 
 
 def test_a_folder_without_a_volume_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,8 +85,8 @@ class RasterWriter:
         }
 
     def __enter__(self) -> Self:
-        self._scratch = scratch_folder(self.path)
-        self._folder = self._scratch.__enter__()
+        self._scratch = ExitStack()
+        self._folder = self._scratch.enter_context(scratch_folder(self.path))
         self._spill = Spill(self._folder)
         return self
 
@@ -99,7 +100,7 @@ class RasterWriter:
             if kind is None:
                 self.finish()
         finally:
-            self._scratch.__exit__(None, None, None)
+            self._scratch.close()
 
     def add(
         self,

@@ -17,7 +17,10 @@ def section_label(value: object) -> str:
     whole = _WHOLE.fullmatch(text)
     if whole:  # exact: a float would not tell 17 digits from each other
         return str(int(whole[1]))
-    return str(float(text)) if _DECIMAL.fullmatch(text) else text
+    if not _DECIMAL.fullmatch(text):
+        return text
+    number = float(text)
+    return str(int(number)) if number.is_integer() else str(number)
 
 
 def match_sections(

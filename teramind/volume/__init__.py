@@ -3,7 +3,6 @@
 from teramind.volume.layout import VolumeLayout, create_volume, stain_colour, volume_layout
 from teramind.volume.shards import (
     build_pyramid,
-    metadata_records,
     open_level,
     read_volume,
     verify_shards,
@@ -14,7 +13,6 @@ __all__ = [
     "VolumeLayout",
     "build_pyramid",
     "create_volume",
-    "metadata_records",
     "open_level",
     "read_volume",
     "stain_colour",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from teramind.errors import UserError, foreign
-from teramind.files import atomic_path, scratch_folder
+from teramind.files import atomic_path
 
 AXES = ("c", "z", "y", "x")
 MAX_CHUNK = 512
@@ -122,23 +121,11 @@ def create_volume(
     if min(*shape, slab) < 1 or shape[0] != len(stains) or shape[0] % together:
         raise ValueError(f"no volume has shape {shape}, slab {slab} and stains {layout.stains}")
     if Path(path).exists():
-        _restore_metadata(Path(path), layout)
         _require_same(path, volume_layout(path), layout)
     else:
         with atomic_path(path) as temporary:
             _create(temporary, layout)
     return layout
-
-
-def _restore_metadata(path: Path, layout: VolumeLayout) -> None:
-    """Write the metadata that are missing of a volume that is there."""
-    with scratch_folder(path) as scratch:
-        _create(scratch / path.name, layout)
-        for whole in (scratch / path.name).rglob("zarr.json"):
-            target = path / whole.relative_to(scratch / path.name)
-            if not target.exists():
-                with atomic_path(target) as temporary:
-                    shutil.copyfile(whole, temporary)
 
 
 def volume_layout(path: str | Path) -> VolumeLayout:

@@ -92,12 +92,6 @@ def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> lis
     return lines
 
 
-def metadata_records(path: str | Path) -> list[Record]:
-    """Records of the files that say what a volume is, its own and its levels'."""
-    names = ["zarr.json", *(f"{level}/zarr.json" for level in range(volume_layout(path).levels))]
-    return [_record(path, name) for name in names]
-
-
 def open_level(path: str | Path, level: int, *, mode: str = "r") -> zarr.Array[Any]:
     """Open the array (c, z, y, x) of one level."""
     empty = {"write_empty_chunks": False}

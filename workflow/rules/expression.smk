@@ -1,6 +1,27 @@
 # From molecules, cells or tiles to the expression raster.
 
 
+# Without inputs: Snakemake 9.27 overlooks what changed below a job that runs again, even if it is
+# an ancient input. When inputs change, `onstart` brings the record up to date.
+rule provenance:
+    output:
+        results("provenance.json"),
+    log:
+        log_of("provenance"),
+    benchmark:
+        benchmark_of("provenance")
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=growing(60),
+    message:
+        "recording settings, versions and checksums"
+    script:
+        "../scripts/provenance.py"
+
+
 if settings.phantom:
 
     rule phantom:
@@ -32,27 +53,6 @@ if settings.source_archive:
     SOURCE = fetched(settings.source_archive)
 elif not settings.phantom:
     SOURCE = given(SOURCE)
-
-
-# Without inputs: Snakemake 9.27 overlooks what changed below a job that runs again, even if it is
-# an ancient input. When inputs change, `onstart` brings the record up to date.
-rule provenance:
-    output:
-        results("provenance.json"),
-    log:
-        log_of("provenance"),
-    benchmark:
-        benchmark_of("provenance")
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=growing(60),
-    message:
-        "recording settings, versions and checksums"
-    script:
-        "../scripts/provenance.py"
 
 
 rule bin_expression:

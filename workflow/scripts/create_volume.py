@@ -6,13 +6,12 @@ from teramind.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
-    from teramind.volume import create_volume, metadata_records
+    from teramind.volume import create_volume
 
     layout, plane = config.layout(), config.plane
     first, region = layout.windows.first, layout.region
-    volume = Path(snakemake.params.volume)
-    create_volume(
-        volume,
+    made = create_volume(
+        Path(snakemake.params.volume),
         shape=(
             len(config.network.stains),
             layout.windows.generated,
@@ -30,4 +29,4 @@ with job(snakemake) as config:
         ),
         attributes={"first_section": first, "settings": config.identity()},
     )
-    write_json(snakemake.output[0], {"shards": metadata_records(volume)})
+    write_json(snakemake.output[0], {"shape": made.shape, "levels": made.levels})
