@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network.blocks import EPSILON, ChannelNorm, ResidualBlock, SectionConv
+from teramind.network.blocks import ResidualBlock, SectionConv
+from teramind.network.norm import EPSILON, ChannelNorm
 from teramind.network.unet import LEVELS, Axes, Encoded
 
 TILE = 256

@@ -1,4 +1,4 @@
-"""Norm, residual block and image attention of the denoising network (arXiv 2503.01220).
+"""Residual block and image attention of the denoising network (arXiv 2503.01220).
 
 Feature maps are (patch, y, x, z, channel): norms and tokens are rows of memory, and a convolution
 across one or two sections is a 2-D convolution over folded channels, channels last. Every
@@ -14,21 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 1e-6
+from teramind.network.norm import ChannelNorm
 
 Resample = Literal["down", "up"]
-
-
-class ChannelNorm(nn.Module):
-    """Root-mean-square norm over channels, the last axis: x / rms(x) * weight."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape in, shape out; statistics in float32 at least."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPSILON)
 
 
 class SectionConv(nn.Conv3d):
@@ -122,13 +110,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Maps (n, y, x, z, inputs) and time (1 or n, embed) -> (n, y', x', z, outputs)."""
-        h = F.silu(self.norm_in(x))
+        h = self.norm_in.silu(x)
         if self.resample:
             resize = downsample if self.resample == "down" else upsample
             h, x = resize(h), resize(x)
         h = self.conv_in(h)
-        scale, shift = self.time(F.silu(time))[:, None, None, None].chunk(2, dim=-1)
-        h = F.silu(self.norm_out(h) * (1 + scale) + shift)
+        scale, shift = self.time(F.silu(time)).chunk(2, dim=-1)
+        h = self.norm_out.silu(h, scale, shift)
         return self.skip(x) + self.conv_out(self.dropout(h))
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teramind.network.blocks import EPSILON, Resample, ResidualBlock, SectionConv
+from teramind.network.blocks import Resample, ResidualBlock, SectionConv
+from teramind.network.norm import EPSILON
 from teramind.network.unet import LEVELS, Axes, Encoded, Network, stains_first, stains_last
 from teramind.network.winograd import WinogradConv
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network.blocks import ChannelNorm, SectionConv, upsample
+from teramind.network.blocks import SectionConv, upsample
+from teramind.network.norm import ChannelNorm
 from teramind.network.spec import SECTION_KERNELS, NetworkSpec
 
 

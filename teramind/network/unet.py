@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teramind.network.blocks import ChannelNorm, ImageAttention, ResidualBlock, SectionConv
+from teramind.network.blocks import ImageAttention, ResidualBlock, SectionConv
 from teramind.network.genes import GeneBranch
+from teramind.network.norm import ChannelNorm
 from teramind.network.spec import NetworkSpec
 
 LEVELS = 4
@@ -201,7 +202,7 @@ class Network(nn.Module):
                 h = block([h, skip], encoded.genes[level], time)
             if level:
                 h = self.up[level - 1](h, time)
-        return stains_first(self.head(F.silu(self.head_norm(h))))
+        return stains_first(self.head(self.head_norm.silu(h)))
 
     def forward(
         self, state: Tensor, counts: Tensor, t: Tensor, corners: Tensor, *, aligned: bool
