@@ -1,4 +1,7 @@
-"""Whether a checkpoint fits the configuration; needs no torch, so it is asked before any job."""
+"""Whether checkpoint and training windows fit the configuration; needs no torch.
+
+So it is asked before any job.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,43 @@ from pathlib import Path
 from teramind.config import Config
 from teramind.errors import UserError
 from teramind.network.spec import NetworkSpec, read_spec
+from teramind.split import Part
+from teramind.training.places import Places
 
 PIXEL_TOLERANCE = 0.05
 """How far the pixel size may be from that of the training, as a share."""
 
 
 def require_fit(config: Config) -> None:
-    """Compare the configuration with the checkpoint that it names, if that is there and ours.
+    """Compare the configuration with itself and with the checkpoint that it names, if it is there.
 
     Raises:
         UserError: one line per key that differs, or one on a file that is no checkpoint.
     """
     path = Path(config.network.checkpoint)
+    if lines := list(windowless(config)):
+        raise UserError(*lines)
     if config.trains or config.converts or not path.is_file():
         return
     spec = read_spec(path)
     if lines := list(misfits(config, spec, path)) if spec else []:
         raise UserError(*lines)
+
+
+def windowless(config: Config) -> Iterator[str]:
+    """One line per part of the split that no training window fits into."""
+    if not (config.trains and config.train and config.reference) or config.train.tiles:
+        return
+    split, patch = config.split(), config.network.patch
+    size = config.train.window * patch
+    parts: list[Part] = ["train", "validation"] if split.validation else ["train"]
+    for part in parts:
+        closed = split.closed(part)
+        if not len(Places(split.plane, size=size, margin=patch // 2, closed=closed)):
+            yield (
+                f"train.window: {config.train.window} patches are {size} pixels, which fit nowhere "
+                f"in the {part} part; make it smaller, or reference.split's blocks larger"
+            )
 
 
 def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 from teramind.config import Config
 from teramind.schedule import MEMORY_PLANES
@@ -34,3 +35,8 @@ def _state_megabytes(config: Config, edge: int) -> int:
     """Of one window's float32 state, `edge` pixels wide and high."""
     channels = len(config.network.stains) * config.windows.depth
     return math.ceil(4e-6 * channels * edge**2)
+
+
+def megabytes_here() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1_000_000

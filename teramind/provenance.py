@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from teramind import __version__
-from teramind.config import Config
+from teramind.config import Config, input_files
 from teramind.files import digest, write_json
 
 _PACKAGES = ("snakemake", "torch", "numpy", "scipy", "zarr", "tifffile", "imagecodecs", "pyarrow")
@@ -49,27 +48,17 @@ def write_provenance(config: Config, path: Path, *, project: Path) -> None:
         "config": config.model_dump(mode="json"),
         "versions": versions(),
         "revision": git_revision(project),
-        "inputs": {str(path): checksum(path) for path in _inputs(config) if path.exists()},
+        "inputs": {
+            str(path): checksum(path) for path in input_files(config).values() if path.exists()
+        },
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
     write_json(path, record)
 
 
-def _inputs(config: Config) -> Iterator[Path]:
-    """Files and folders that results depend on; downloaded archives have records of their own."""
-    named: list[str | None] = [config.expression.source, config.network.checkpoint]
-    named += [config.expression.panel, config.expression.synonyms]
-    named.append(getattr(config.expression, "gene_names", None))
-    if config.reference:
-        named.append(config.reference.images)
-    if config.trains and config.train:
-        named.append(config.train.start)
-    yield from (Path(name) for name in named if name)
-
-
 def outdated(config: Config, path: Path) -> bool:
     """Whether an input is newer than the record, if there is one."""
-    return path.exists() and any(_newer(source, path) for source in _inputs(config))
+    return path.exists() and any(_newer(source, path) for source in input_files(config).values())
 
 
 def update_provenance(config: Config, path: Path, *, project: Path) -> None:
@@ -80,7 +69,7 @@ def update_provenance(config: Config, path: Path, *, project: Path) -> None:
         str(source): checksum(source)
         if _newer(source, path) or str(source) not in known
         else known[str(source)]
-        for source in _inputs(config)
+        for source in input_files(config).values()
         if source.exists()
     }
     record |= {"versions": versions(), "revision": git_revision(project)}

@@ -122,7 +122,8 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
         ),
         (
             {"reference__images": "i", "reference__holdout": [0, 0, 500, 1]},
-            "reference.holdout: got [0, 0, 500, 1]; must lie inside the plane [0, 0, 128, 192]",
+            "reference.holdout: got [0, 0, 500, 1]; must lie inside the plane [0, 0, 128, 192] "
+            "and hold pixels",
         ),
         (
             {
@@ -131,6 +132,34 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
                 "reference__holdout": [64, 0, 64, 64],
             },
             "reference.holdout: got [64, 0, 64, 64]; shares nothing with region [0, 0, 64, 64]",
+        ),
+        (
+            {"reference__images": "i", "reference__holdout": [0, 0, 0, 0]},
+            "reference.holdout: got [0, 0, 0, 0]; must lie inside the plane [0, 0, 128, 192] "
+            "and hold pixels",
+        ),
+        (
+            {"expression__section": None},
+            "expression.section: missing; without the column that tells the section all of it is "
+            "section 0, but plane.sections is 2",
+        ),
+        (
+            {"expression__section": None, "expression__section_values": [0, 1]},
+            "expression.section: missing; section_values are those of its column",
+        ),
+        (
+            {"phantom": {"height": 128, "width": 192}},
+            "expression.source: got 'molecules.csv'; the phantom makes "
+            "out/phantom/molecules.parquet; without `phantom` yours is read",
+        ),
+        (
+            {
+                "phantom": {"height": 128, "width": 192},
+                "expression__source": "out/phantom/molecules.parquet",
+                "reference__images": "mine.ome.tif",
+            },
+            "reference.images: got 'mine.ome.tif'; the phantom makes out/phantom/images.ome.tif; "
+            "without `phantom` yours is read",
         ),
         (
             {"reference__images": "i", "reference__white": {"Nissl": 90}},
@@ -149,6 +178,26 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
 )
 def test_keys_that_contradict_each_other_are_named(changes, line):
     assert problems(**changes) == [line]
+
+
+def test_a_drawn_test_part_must_share_pixels_with_the_region():
+    changes = {"reference__images": "i", "reference__split": {"block": 32, "guard": 0}}
+    test = parse_config(config_with(**changes)).split().test
+    beside = [0, 0, 32, 192] if test.y >= 32 else [test.bottom, 0, 32, 192]
+    assert problems(**changes, region=beside) == [
+        f"reference.split: its test part is {list(test)} and shares nothing with region {beside}; "
+        "name a holdout inside it, or set test: 0"
+    ]
+
+
+def test_columns_that_are_named_come_before_those_of_the_preset():
+    changes = {
+        "expression__preset": "merscope",
+        "expression__x": "mine",
+        "expression__section": "z",
+    }
+    expression = parse_config(config_with(**changes)).expression
+    assert (expression.x, expression.y, expression.section) == ("mine", "global_y", "z")
 
 
 def test_all_wrong_values_are_said_at_once():
@@ -280,9 +329,12 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch):
 def test_files_that_the_workflow_makes_or_no_longer_needs_are_not_missed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").touch()
-    training = TRAINING | {"reference__images": "i.tif"}
-    phantom = {"phantom__height": 128, "phantom__width": 192}
-    assert missing_files(parse_config(config_with(**training, **phantom))) == []
+    phantom = {
+        "phantom": {"height": 128, "width": 192},
+        "expression__source": "out/phantom/molecules.parquet",
+        "reference__images": "out/phantom/images.ome.tif",
+    }
+    assert missing_files(parse_config(config_with(**TRAINING, **phantom))) == []
     (tmp_path / "out/expression/raster.zarr").mkdir(parents=True)
     (tmp_path / "network.safetensors").touch()
     assert missing_files(parse_config(config_with())) == []

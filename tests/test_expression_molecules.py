@@ -8,10 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from teramind.config.expression import PRESETS
 from teramind.errors import UserError
 from teramind.expression.batches import MoleculeColumns, read_batches
 from teramind.expression.bin_expression import bin_expression
-from teramind.expression.molecules import PRESETS, MoleculeSettings, MoleculeTable
+from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.raster import Raster
 from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
@@ -155,7 +156,7 @@ def test_presets_read_the_columns_of_their_format(tmp_path, preset):
         "z_location,qv\n1,a,0,Th,8.0,4.0,13.7,40\n",
     }
     (tmp_path / "m.csv").write_text(headers[preset])
-    run(tmp_path / "m.csv", tmp_path, columns=PRESETS[preset], minimum_overlap=0)
+    run(tmp_path / "m.csv", tmp_path, columns=MoleculeColumns(**PRESETS[preset]), minimum_overlap=0)
     dense = Raster.open(tmp_path / "raster.zarr").counts(sections=[0, 1], rect=Rect(0, 0, 80, 80))
     section = 1 if preset == "merscope" else 0
     assert np.argwhere(dense).tolist() == [[0, 1, section, PANEL.index("Th")]]

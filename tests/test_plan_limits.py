@@ -20,6 +20,7 @@ from teramind.plan.assume import assume
 from teramind.plan.estimate import Assumptions, estimate, speed
 from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware, known_hardware
+from teramind.plan.lacks import lacks
 from teramind.plan.search import Limits, search
 from teramind.plan.simulate import simulate
 
@@ -136,7 +137,7 @@ def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, mo
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["slab"], shown["device"], shown["tissue_known"]) == (128, "a box", False)
-    assert len(shown["notes"]) == 2
+    assert "the hours of these rules are not in it: bin_expression" in shown["notes"]
     assert main(words) == 0
     table = capsys.readouterr().out
     assert f"{sum(shown['jobs'].values()):,}\n" in table
@@ -162,3 +163,21 @@ def test_a_published_job_asks_for_what_the_plan_says_it_takes(slab, solver):
     given, _ = assume(asked, hardware="a100", workers=1)
     need = estimate(asked, given).job_bytes / 1e6
     assert need <= max(slab_job_megabytes(asked, phase) for phase in range(3)) <= 2 * need
+
+
+@pytest.mark.parametrize(("memory_mb", "gpus", "warned"), [(8000, 0, 1), (40000, 0, 0), (9, 1, 1)])
+def test_the_plan_warns_of_jobs_that_ask_for_too_little(memory_mb, gpus, warned):
+    values = read_config(ROOT / "config/tera-mind-638850.yaml")
+    values["generate"] |= {"slab": 8192, "memory_mb": memory_mb, "gpus": gpus}
+    values["network"] |= {"sections": 16}
+    asked = parse_config(values | {"region": "all"})
+    given, _ = assume(asked, hardware="v100", workers=1)
+    plan = estimate(asked, given)
+    found = [line for line in lacks(asked, given.hardware, plan) if "a slab job takes" in line]
+    assert len(found) == warned
+    if found and not gpus:
+        enough = int(found[0].split("generate.memory_mb to ")[1].split(",")[0])
+        values["generate"]["memory_mb"] = enough
+        enlarged = parse_config(values | {"region": "all"})
+        most = max(slab_job_megabytes(enlarged, phase) for phase in range(3))
+        assert plan.job_bytes <= 1e6 * most

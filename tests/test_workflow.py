@@ -184,6 +184,19 @@ def test_slabs_and_phases_do_not_show(finished):
     assert (difference == 0).mean() >= 0.999
 
 
+def test_one_machine_has_one_gpu_and_its_own_memory(tmp_path):
+    project = Project(tmp_path)
+    provided = re.compile(r"^Provided resources: .*", re.M)
+    mine = provided.search(project.run("--until", "provenance"))[0]
+    total = psutil.virtual_memory().total / 1e6
+    found = {name: int(n) for name, n in re.findall(r'"(\w+)", (\d+)', mine)}
+    assert found == {"gpu": 1, "mem_mb": pytest.approx(total, abs=2)}
+    (tmp_path / "out/provenance.json").unlink()
+    asked = project.run("--until", "provenance", "--resources", "gpu=4", "mem_mb=900")
+    assert '"gpu", 4' in provided.search(asked)[0]
+    assert '"mem_mb", 900' in provided.search(asked)[0]
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     before = finished.files("**/*")
     assert "Nothing to be done" in finished.run()

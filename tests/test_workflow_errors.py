@@ -36,6 +36,12 @@ def test_a_missing_file_is_named_before_any_job_runs(project, file, key):
     assert not project.results.exists()
 
 
+def test_a_plan_needs_no_data(project):
+    (project.folder / "molecules.csv").unlink()
+    project.run("plan")
+    assert "all of the region is taken for tissue" in (project.results / "plan.txt").read_text()
+
+
 def test_every_wrong_key_gets_its_line(project):
     project.configure(generate__slab="big", colour="red")
     status, printed = project.attempt("-n")

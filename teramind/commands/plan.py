@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from teramind.plan.assume import assume
     from teramind.plan.estimate import estimate, plan_record
+    from teramind.plan.lacks import lacks
     from teramind.plan.search import Limits, search
     from teramind.plan.table import plan_table, search_table
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
     if not arguments.search:
         plan = estimate(config, given)
+        notes += lacks(config, given.hardware, plan)
         shown = json.dumps(plan_record(plan, notes))
         print(shown if arguments.json else plan_table(plan, notes))
         return

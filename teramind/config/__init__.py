@@ -5,8 +5,9 @@ Validation collects all problems and names each key, what it got and what it may
 
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
+from teramind.config.inputs import input_files, missing_files
 from teramind.config.learning import Train
-from teramind.config.parse import missing_files, parse_config
+from teramind.config.parse import parse_config
 from teramind.config.results import (
     differences,
     other_settings,
@@ -26,6 +27,7 @@ __all__ = [
     "Train",
     "differences",
     "flatten",
+    "input_files",
     "missing_files",
     "other_settings",
     "parse_config",

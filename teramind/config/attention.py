@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, Section
+from teramind.config.values import Count, PathText, Section
 
 
 class Attention(Section):
     """Which genes attend to which, where: maps per pathway, means per section and region."""
 
-    pathways: str = Field(min_length=1, description="GMT file: name, description, 2 to 16 genes")
-    regions: str | None = Field(
+    pathways: PathText = Field(description="GMT file: name, description, 2 to 16 genes")
+    regions: PathText | None = Field(
         None, description="label image (.tif) of the plane, or polygons (.geojson)"
     )
     units: Literal["pixel", "um"] = Field("pixel", description="of the polygons' x and y")

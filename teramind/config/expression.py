@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from teramind.config.values import Count, Finite, Micrometres, Name, PathText, Section, SectionValue
+
+PRESETS: Mapping[str, Mapping[str, str]] = {
+    "merscope": {"x": "global_x", "y": "global_y", "section": "global_z"},
+    "xenium": {"gene": "feature_name", "x": "x_location", "y": "y_location"},
+}
+"""`merscope`: detected_transcripts.csv, its focal planes taken as sections. `xenium`: the
+transcripts table; z_location is continuous, so all its molecules are of one section."""
 
 
 class Expression(Section):
@@ -26,7 +34,9 @@ class MoleculeExpression(Expression):
     """A molecule table, CSV, CSV.gz or Parquet."""
 
     kind: Literal["molecules"]
-    preset: Literal["merscope", "xenium"] | None = Field(None, description="known column names")
+    preset: Literal["merscope", "xenium"] | None = Field(
+        None, description="column names that are known; those named beside it come first"
+    )
     gene: Name = Field("gene", description="column of gene names")
     x: Name = Field("x", description="column of x")
     y: Name = Field("y", description="column of y")
@@ -35,6 +45,13 @@ class MoleculeExpression(Expression):
     section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order; none: numbers from 0"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: Any) -> Any:
+        preset = values.get("preset") if isinstance(values, dict) else None
+        known = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        return {**known, **values} if known else values
 
 
 class CellExpression(Expression):
@@ -56,6 +73,6 @@ class TileExpression(Expression):
 
     kind: Literal["tiles"]
     genes: Count = Field(500, description="genes per section on the tiles' last axis")
-    gene_names: str | None = Field(
+    gene_names: PathText | None = Field(
         None, description="gene list of the tiles' last axis; none: the panel is its beginning"
     )

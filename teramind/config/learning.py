@@ -99,8 +99,8 @@ class Train(Section):
     loss: Literal["shifted", "published"] = Field("shifted")
     dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
     seed: Whole = Field(0, ge=0, lt=2**31)
-    start: str | None = Field(None, description="checkpoint to go on from; sizes are its own")
-    start_panel: str | None = Field(None, description="gene list of a start that carries none")
+    start: PathText | None = Field(None, description="checkpoint to go on from; sizes are its own")
+    start_panel: PathText | None = Field(None, description="gene list of a start that carries none")
     save_minutes: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="time between resumable states"
     )

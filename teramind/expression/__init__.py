@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from teramind.expression.cells import CellSettings
     from teramind.expression.extent import table_extent
-    from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings
+    from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
     from teramind.expression.panel import PanelMatch, match_genes, read_panel, read_synonyms
     from teramind.expression.raster import Raster
     from teramind.expression.raster_format import BLOCK
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCK",
-    "PRESETS",
     "CellSettings",
     "MoleculeColumns",
     "MoleculeSettings",
@@ -38,7 +37,7 @@ _HOMES = {
     "raster_format": ("BLOCK",),
     "raster_writer": ("RasterWriter",),
     "panel": ("PanelMatch", "match_genes", "read_panel", "read_synonyms"),
-    "molecules": ("PRESETS", "MoleculeColumns", "MoleculeSettings"),
+    "molecules": ("MoleculeColumns", "MoleculeSettings"),
     "cells": ("CellSettings",),
     "tiles": ("TileSettings", "import_tiles"),
     "extent": ("table_extent",),

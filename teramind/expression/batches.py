@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,14 +34,6 @@ class MoleculeColumns:
     def names(self) -> tuple[str, ...]:
         """The columns to read."""
         return (self.gene, self.x, self.y, *((self.section,) if self.section else ()))
-
-
-PRESETS: Mapping[str, MoleculeColumns] = {
-    "merscope": MoleculeColumns(x="global_x", y="global_y", section="global_z"),
-    "xenium": MoleculeColumns(gene="feature_name", x="x_location", y="y_location"),
-}
-"""`merscope`: detected_transcripts.csv, its focal planes taken as sections. `xenium`: the
-transcripts table; z_location is continuous, so all its molecules are of one section."""
 
 
 class Batch(NamedTuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from teramind.config.expression import PRESETS
 from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
-from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings, MoleculeTable
+from teramind.expression.molecules import MoleculeColumns, MoleculeSettings, MoleculeTable
 
 
 def table_extent(
@@ -65,9 +65,8 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     if given.file.suffix == ".h5ad":
         return CellSettings(section_key=given.section)
     named = {name: getattr(given, name) for name in ("gene", "x", "y", "section")}
-    preset = PRESETS.get(given.preset, MoleculeColumns())
     columns = {name: column for name, column in named.items() if column}
-    return MoleculeSettings(columns=replace(preset, **columns))
+    return MoleculeSettings(columns=MoleculeColumns(**{**PRESETS.get(given.preset, {}), **columns}))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.errors import UserError
-from teramind.expression.batches import PRESETS, MoleculeColumns, read_batches
+from teramind.expression.batches import MoleculeColumns, read_batches
 from teramind.expression.sections import match_sections
 from teramind.expression.source import Molecules, spanned, to_pixels
 from teramind.geometry import Rect
 
-__all__ = ["PRESETS", "MoleculeColumns", "MoleculeSettings", "MoleculeTable"]
+__all__ = ["MoleculeColumns", "MoleculeSettings", "MoleculeTable"]
 
 _MOST_SECTIONS = 10_000
 

@@ -8,7 +8,7 @@ from teramind.config import CellExpression, Config, MoleculeExpression, TileExpr
 from teramind.errors import UserError
 from teramind.expression.bin_expression import Settings
 from teramind.expression.cells import CellSettings
-from teramind.expression.molecules import PRESETS, MoleculeColumns, MoleculeSettings
+from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
 from teramind.expression.panel import read_panel
 from teramind.expression.tiles import TileSettings
 from teramind.network.spec import read_spec
@@ -39,7 +39,7 @@ def reader_settings(
         units=expression.units,
     )
     return MoleculeSettings(
-        columns=PRESETS[expression.preset] if expression.preset else columns,
+        columns=columns,
         section_values=expression.section_values,
         origin=expression.origin,
     )

@@ -61,8 +61,6 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
     if precision not in machine.gflops:
         known = ", ".join(machine.gflops) or "none"
         notes.append(f"speed of {machine.device} in {precision} is assumed; known: {known}")
-    if config.attention is not None:
-        notes.append("attention's jobs are counted, their hours and files are not")
     wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
     genes = len(raster.panel) if raster else _panel_length(config, spec)
     return Assumptions(spec, cost, genes, machine, wanted, workers), notes

@@ -10,6 +10,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 from teramind.config import (
+    input_files,
     missing_files,
     other_settings,
     parse_config,
@@ -21,7 +22,11 @@ from teramind.errors import UserError
 from teramind.files import remove_leftovers
 from teramind.fit import require_fit
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
-from teramind.job_memory import slab_job_megabytes, stitch_megabytes
+from teramind.job_memory import (
+    megabytes_here,
+    slab_job_megabytes,
+    stitch_megabytes,
+)
 from teramind.progress import show_progress
 from teramind.provenance import outdated, update_provenance
 
@@ -29,6 +34,14 @@ from teramind.provenance import outdated, update_provenance
 sys.setrecursionlimit(20_000)
 
 DRY_RUN = workflow.output_settings.dryrun
+# Two targets read no data of the user's. Snakemake tells what is asked for only after this file.
+DATA_NEEDED = not any(word.partition(":")[0] in ("plan", "verify") for word in sys.argv)
+
+# Snakemake limits a cluster's jobs by number, and those of one machine by cores alone.
+if workflow.resource_settings.nodes is None:
+    for resource, amount in {"mem_mb": megabytes_here(), "gpu": 1}.items():
+        if resource not in workflow.resource_settings.resources:
+            workflow.register_resource(resource, amount)
 
 
 def results(path):
@@ -58,7 +71,8 @@ def network_environment(gpus):
 
 def given(path):
     """A file of the user's as an input; a dry run makes its plan without it."""
-    return [] if path is None or DRY_RUN and not Path(path).exists() else path
+    spared = DRY_RUN or not DATA_NEEDED
+    return [] if path is None or spared and not Path(path).exists() else path
 
 
 def stop(lines):
@@ -83,7 +97,7 @@ except UserError as error:
     stop(str(error).splitlines())
 
 absent = missing_files(settings)
-if absent and not DRY_RUN:
+if absent and DATA_NEEDED and not DRY_RUN:
     stop(absent)
 for line in changed:
     print(

@@ -12,6 +12,11 @@ if EVALUATED:
             raster=RASTER,
             images=results("reference/images.zarr") if settings.reference else [],
             split=results("reference/split.json") if settings.reference else [],
+            weights=[
+                given(str(path))
+                for key, path in input_files(settings).items()
+                if key.startswith("evaluation.")
+            ],
         output:
             summary=results("evaluation.json"),
             table=results("evaluation.csv"),
@@ -98,7 +103,7 @@ rule plan:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=settings.identity(),
+        settings=settings.model_dump(mode="json"),
     message:
         "planning the run: see {output.table}"
     script:

@@ -85,7 +85,9 @@ if settings.trains:
             input:
                 **LEARNED_FROM,
                 panel=given(settings.expression.panel),
+                gene_names=given(getattr(settings.expression, "gene_names", None)),
                 start=given(settings.train.start),
+                start_panel=given(settings.train.start_panel),
                 before=reached_in(number - 1) if number else [],
             output:
                 **(LEARNED if number == ROUNDS - 1 else {"reached": reached_in(number)}),

@@ -1,0 +1,155 @@
+"""What is wrong between keys that are each right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from teramind.config.expression import TileExpression
+from teramind.config.published import published_conflicts
+from teramind.errors import UserError
+from teramind.geometry import EMPTY, Rect
+from teramind.schedule import timesteps
+
+if TYPE_CHECKING:
+    from teramind.config.whole import Config
+
+MOST_JOBS = 200_000
+"""Snakemake takes about 25 MiB and 2 s to plan 1,000 jobs."""
+
+
+def conflicts(config: Config) -> Iterator[str]:
+    """One line for every pair of keys that contradict each other."""
+    yield from published_conflicts(config.expression, config.network)
+    yield from _sections(config)
+    yield from _stains(config)
+    yield from _phantom(config)
+    yield from _region(config)
+    yield from _test_part(config)
+    yield from _training(config)
+    yield from _generation(config)
+
+
+def _sections(config: Config) -> Iterator[str]:
+    """Sections that the expression or the windows cannot have."""
+    expression, sections = config.expression, config.plane.sections
+    if not isinstance(expression, TileExpression) and expression.section is None:
+        if expression.section_values is not None:
+            yield "expression.section: missing; section_values are those of its column"
+        elif sections > 1:
+            yield (
+                f"expression.section: missing; without the column that tells the section all of "
+                f"it is section 0, but plane.sections is {sections}"
+            )
+    if not len(config.windows):
+        yield (
+            f"plane.sections: got {sections}; too few for windows of {config.network.sections} "
+            f"sections, which lose {config.windows.first} at each end"
+        )
+
+
+def _stains(config: Config) -> Iterator[str]:
+    stains = list(config.network.stains)
+    if len({*stains}) < len(stains):
+        yield f"network.stains: got {stains}; must differ"
+    if config.reference and (strange := set(config.reference.white) - set(stains)):
+        yield f"reference.white: got {sorted(strange)}; must be among network.stains {stains}"
+
+
+def _phantom(config: Config) -> Iterator[str]:
+    """Files that making the phantom would take the place of."""
+    if not config.phantom:
+        return
+    named = {"expression.source": (config.expression.source, "molecules.parquet")}
+    if config.reference:
+        named["reference.images"] = (config.reference.images, "images.ome.tif")
+    for key, (path, name) in named.items():
+        if path != (made := f"{config.results}/phantom/{name}"):
+            yield f"{key}: got {path!r}; the phantom makes {made}; without `phantom` yours is read"
+    if config.expression.kind != "molecules":
+        yield f"expression.kind: got {config.expression.kind!r}; the phantom makes 'molecules'"
+
+
+def _region(config: Config) -> Iterator[str]:
+    """A region that leaves the plane, or cannot be bounds."""
+    patch, box = config.network.patch, config.box
+    if not box:
+        return
+    if config.wanted.cut(config.volume) != config.wanted or min(box.height, box.width) < 1:
+        yield f"region: got {list(box)}; must lie inside the plane {list(config.plane.rect)}"
+    elif config.bounds == "region" and box != config.wanted:
+        yield (
+            f"region: got {list(box)}; as bounds its edges must be multiples of "
+            f"network.patch ({patch})"
+        )
+
+
+def _test_part(config: Config) -> Iterator[str]:
+    """A split with an empty part, or a test part that is not in the plane or will not be drawn."""
+    if not config.reference:
+        return
+    held = Rect(*config.reference.holdout) if config.reference.holdout else None
+    if held and (held.cut(config.plane.rect) != held or min(held.height, held.width) < 1):
+        yield (
+            f"reference.holdout: got {list(held)}; must lie inside the plane "
+            f"{list(config.plane.rect)} and hold pixels"
+        )
+        return
+    try:
+        test = config.split().test
+    except UserError as error:
+        yield str(error)
+        return
+    if test and test.cut(config.wanted) == EMPTY:
+        region = list(config.wanted)
+        if held:
+            yield f"reference.holdout: got {list(held)}; shares nothing with region {region}"
+        else:
+            yield (
+                f"reference.split: its test part is {list(test)} and shares nothing with region "
+                f"{region}; name a holdout inside it, or set test: 0"
+            )
+
+
+def _training(config: Config) -> Iterator[str]:
+    """What training lacks, and what does not fit in its section."""
+    if not config.trains:
+        return
+    asked = config.train
+    if asked is None or not (config.reference or asked.tiles):
+        yield "network.checkpoint: 'train' needs the sections train and reference"
+    if config.expression.panel is None:
+        yield "expression.panel: missing; training needs a gene list"
+    if asked is None:
+        return
+    pieces = max(asked.gpus, 1) * asked.accumulate
+    if asked.batch % pieces:
+        yield (
+            f"train.batch: got {asked.batch}; must be a multiple of train.gpus x train.accumulate "
+            f"({max(asked.gpus, 1)} x {asked.accumulate})"
+        )
+    if asked.rounds > 1 and asked.minutes is None:
+        yield "train.minutes: missing; train.rounds above 1 needs it"
+
+
+def _generation(config: Config) -> Iterator[str]:
+    """Steps, slabs and phases that do not fit, or are more than can be planned."""
+    run = config.generate
+    checks: list[Callable[[], object]] = [
+        lambda: timesteps(run.steps, run.solver),
+        lambda: _require_few_jobs(config),
+    ]
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            yield f"generate.{error}"
+
+
+def _require_few_jobs(config: Config) -> None:
+    jobs = config.layout().jobs
+    if jobs > MOST_JOBS:
+        raise UserError(
+            f"slab: {config.generate.slab} pixels make {jobs:,} jobs of {config.generate.phases} "
+            f"phases; Snakemake plans {MOST_JOBS:,} at most, so it must be larger"
+        )

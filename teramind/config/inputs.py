@@ -1,0 +1,51 @@
+"""The files that a configuration names and the workflow only reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from teramind.config.learning import EFFICIENTNET
+from teramind.config.published import PREFIX
+from teramind.config.whole import Config
+
+
+def input_files(config: Config) -> dict[str, Path]:
+    """Key -> file or folder that results depend on; none that the workflow makes or fetches."""
+    made = config.phantom is not None
+    named: dict[str, str | None] = {
+        "expression.source": None if made else config.expression.source,
+        "expression.panel": config.expression.panel,
+        "expression.synonyms": config.expression.synonyms,
+        "expression.gene_names": getattr(config.expression, "gene_names", None),
+        "reference.images": config.reference.images if config.reference and not made else None,
+    }
+    named |= _network_files(config)
+    if asked := config.evaluation:
+        named["evaluation.frechet"] = asked.frechet if asked.frechet != EFFICIENTNET else None
+        named["evaluation.cellpose"] = asked.cellpose
+    if config.attention:
+        named["attention.pathways"] = config.attention.pathways
+        named["attention.regions"] = config.attention.regions
+    return {key: Path(path) for key, path in named.items() if path and not path.startswith(PREFIX)}
+
+
+def _network_files(config: Config) -> dict[str, str | None]:
+    """The checkpoint, or what training starts from and learns from beside the reference."""
+    if not config.trains or config.train is None:
+        return {"network.checkpoint": config.network.checkpoint}
+    named = {"train.start": config.train.start, "train.start_panel": config.train.start_panel}
+    if tiles := config.train.tiles:
+        named["train.tiles.folder"] = tiles.folder
+        named |= {f"train.tiles.lists.{k}": path for k, path in enumerate(tiles.lists)}
+    return named
+
+
+def missing_files(config: Config) -> list[str]:
+    """One line per input that is not there. What was binned is not needed again."""
+    binned = Path(config.results, "expression", "raster.zarr").exists()
+    spared = {"expression.source", "expression.synonyms"} if binned else set()
+    return [
+        f"{key}: no such file: {path}"
+        for key, path in input_files(config).items()
+        if key not in spared and not path.exists()
+    ]

@@ -1,0 +1,42 @@
+"""What a plan leaves out, and what its jobs would lack: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+from teramind.config import Config
+from teramind.job_memory import slab_job_megabytes
+from teramind.plan.estimate import GIBI, Plan
+from teramind.plan.hardware import Hardware
+
+UNTIMED = ("phantom", "bin_expression", "resample_images", "train", "evaluate", "attention")
+"""Rules whose time depends on more than a configuration tells."""
+
+
+def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
+    """Lines for `plan_table` and `plan_record`, beside those of `assume`.
+
+    Args:
+        config: what is planned.
+        hardware: the machine it is planned for.
+        plan: as `estimate` made it.
+    """
+    untimed = ", ".join(rule for rule in UNTIMED if rule in plan.jobs)
+    yield f"the hours of these rules are not in it: {untimed}"
+    if "attention" in plan.jobs:
+        yield "attention's files are not counted"
+    needed = plan.job_bytes / 1e6
+    asked = max(slab_job_megabytes(config, phase) for phase in range(plan.phases))
+    if needed > asked and not config.generate.gpus:
+        enough = config.generate.memory_mb + ceil((needed - asked) / 1000) * 1000
+        yield (
+            f"a slab job takes {needed:,.0f} MB and asks for {asked:,}: set generate.memory_mb to "
+            f"{enough}, or it will be tried twice"
+        )
+    room = hardware.memory_gib
+    if config.generate.gpus and room and plan.job_bytes > room * GIBI:
+        yield (
+            f"a slab job takes {plan.job_bytes / GIBI:,.0f} GiB and {hardware.device} has "
+            f"{room:g}: make generate.slab smaller"
+        )

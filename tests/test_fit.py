@@ -1,0 +1,35 @@
+"""What does not fit the configuration is said before any job runs."""
+
+import pytest
+from workflow_project import config_with
+
+from teramind.config import parse_config
+from teramind.errors import UserError
+from teramind.fit import require_fit
+
+TRAINING = {
+    "network__checkpoint": "train",
+    "expression__panel": "p.txt",
+    "reference__images": "i",
+}
+
+
+def config(**changes):
+    """On a plane of 128 x 192 pixels, with patches of 32."""
+    return parse_config(config_with(**TRAINING, **changes))
+
+
+def test_windows_that_fit_pass():
+    require_fit(config(train__window=3, reference__holdout=[0, 128, 128, 64]))
+
+
+def test_a_holdout_that_leaves_no_window_to_train_on_is_refused():
+    with pytest.raises(UserError, match=r"^train\.window: 3 patches are 96 pixels, .* train part"):
+        require_fit(config(train__window=3, reference__holdout=[0, 0, 128, 192]))
+
+
+def test_blocks_smaller_than_a_window_are_refused():
+    split = {"block": 32, "guard": 0, "test": 0}
+    with pytest.raises(UserError) as caught:
+        require_fit(config(train__window=3, reference__split=split))
+    assert "96 pixels, which fit nowhere in the validation part" in str(caught.value)
