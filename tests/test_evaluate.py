@@ -41,8 +41,7 @@ def files(tmp_path):
             pixel_size_um=0.5,
             section_spacing_um=10.0,
             stains=("DAPI", "PolyT")[: len(generated)],
-            origin_um=(10.0 * section, 0.5 * corner[0], 0.5 * corner[1]),
-            attributes={},
+            attributes={"first_section": section, "first_pixel": corner},
         )
         write_slab(volume, voxels=generated, z=0, y=0, x=0)
         if molecules is None:

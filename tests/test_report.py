@@ -76,7 +76,7 @@ def make_run(folder, *, height=HEIGHT, width=WIDTH, sections=SECTIONS, slab=SLAB
         pixel_size_um=0.5,
         section_spacing_um=10.0,
         stains=("DAPI", "PolyT"),
-        attributes={},
+        attributes={"first_section": 0, "first_pixel": [0, 0]},
     )
     for y in range(0, height, slab):
         for x in range(0, width, slab):

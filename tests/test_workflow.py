@@ -17,11 +17,13 @@ import yaozarrs
 from workflow_project import PANEL, ROOT, SIZE, Project, molecules, planned, write_network
 
 from teramind.expression import Raster
+from teramind.expression.settings import reader_settings
+from teramind.expression.source import to_pixels
 from teramind.files import digest
 from teramind.geometry import Slab
 from teramind.network import load_network
 from teramind.region import generate_region
-from teramind.volume import read_volume, verify_shards
+from teramind.volume import read_volume, verify_shards, volume_layout
 
 KEPT = ("volume/volume.zarr/**/*", "volume/receipts/*", "volume/pyramid/*", "wsi/*")
 """Results whose bytes depend on the input alone."""
@@ -176,6 +178,27 @@ def test_volume_and_slides_are_valid_and_hold_the_same_pixels(finished):
         np.testing.assert_array_equal(slide, voxels[:, z])
 
 
+def test_a_voxel_lies_where_the_molecules_in_it_do(tmp_path):
+    project = Project(
+        tmp_path,
+        expression__origin=[-300, 1000],
+        expression__units="um",
+        region=[32, 64, 64, 96],
+        plane__sections=3,
+    )
+    volume = project.results / "volume/volume.zarr"
+    project.run("--until", "create_volume")
+    z, y, x = volume_layout(volume).origin_um
+    settings, pixel = reader_settings(project.config.expression), 0.5
+    assert settings.origin == (-300, 1000)
+    found = [
+        to_pixels(np.array([at]), origin=origin, pixel_size=pixel)[0]
+        for at, origin in zip((y, x), settings.origin, strict=True)
+    ]
+    assert found == [32, 64]
+    assert z == project.config.windows.first * project.config.plane.section_spacing_um
+
+
 def test_slabs_and_phases_do_not_show(finished):
     network = load_network(finished.folder / "network.safetensors")
     whole = generate_region(network, finished.results / "expression/raster.zarr", steps=3)
@@ -328,3 +351,4 @@ def test_published_tiles_are_binned(tmp_path):
     project.run("--until", "bin_expression")
     raster = Raster.open(project.results / "expression/raster.zarr")
     assert raster.molecules_per_section == (1, 5)
+    assert raster.bounds == project.config.plane.rect  # the tiles' frames are no part of the volume

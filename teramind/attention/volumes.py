@@ -81,11 +81,7 @@ def create_pathway_volumes(config: Config, folder: Path, *, raster: Path) -> dic
             "pixel_size_um": plane.pixel_size_um * BIN,
             "section_spacing_um": plane.section_spacing_um,
             "stains": names,
-            "origin_um": (
-                windows.first * plane.section_spacing_um,
-                (region.y + centre) * plane.pixel_size_um,
-                (region.x + centre) * plane.pixel_size_um,
-            ),
+            "origin_um": config.centre_um(windows.first, region.y + centre, region.x + centre),
             "attributes": {
                 "pathway": pathway.name,
                 "genes": list(pathway.genes),

@@ -16,6 +16,8 @@ class Attention(Section):
     regions: PathText | None = Field(
         None, description="label image (.tif) of the plane, or polygons (.geojson)"
     )
-    units: Literal["pixel", "um"] = Field("pixel", description="of the polygons' x and y")
+    units: Literal["pixel", "um"] = Field(
+        "pixel", description="of the polygons' x and y, from the corner of pixel (0, 0)"
+    )
     permutations: Count = Field(999, description="of region labels, for the table of pairs")
     threads: Count = Field(1, description="CPU threads of one slab job")

@@ -27,10 +27,18 @@ class Expression(Section):
     outside: Literal["error", "skip"] = Field(
         "error", description="molecules outside the plane: refuse above 1 %, or cut them off"
     )
-    origin: tuple[Finite, Finite] = Field((0.0, 0.0), description="y, x of pixel (0, 0)")
 
 
-class MoleculeExpression(Expression):
+class TableExpression(Expression):
+    """A table whose rows have coordinates."""
+
+    units: Literal["um", "pixel"] = Field("um", description="of x, y and origin")
+    origin: tuple[Finite, Finite] = Field(
+        (0.0, 0.0), description="y, x of the corner of pixel (0, 0)"
+    )
+
+
+class MoleculeExpression(TableExpression):
     """A molecule table, CSV, CSV.gz or Parquet."""
 
     kind: Literal["molecules"]
@@ -41,7 +49,6 @@ class MoleculeExpression(Expression):
     x: Name = Field("x", description="column of x")
     y: Name = Field("y", description="column of y")
     section: Name | None = Field(None, description="column of the section; none: one section")
-    units: Literal["um", "pixel"] = Field("um", description="units of x, y and origin")
     section_values: tuple[SectionValue, ...] | None = Field(
         None, description="values of the section column in z order; none: numbers from 0"
     )
@@ -54,7 +61,7 @@ class MoleculeExpression(Expression):
         return {**known, **values} if known else values
 
 
-class CellExpression(Expression):
+class CellExpression(TableExpression):
     """Cells x genes in AnnData."""
 
     kind: Literal["cells"]
@@ -65,7 +72,6 @@ class CellExpression(Expression):
     )
     layer: Name | None = Field(None, description="layer with the counts; none: X")
     radius_um: Micrometres = Field(5.0, description="disc over which a cell's counts are spread")
-    units: Literal["um", "pixel"] = Field("um", description="units of centres and origin")
 
 
 class TileExpression(Expression):

@@ -9,7 +9,12 @@ from pydantic import Field, model_validator
 
 from teramind.config.attention import Attention
 from teramind.config.conflicts import conflicts
-from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
+from teramind.config.expression import (
+    CellExpression,
+    MoleculeExpression,
+    TableExpression,
+    TileExpression,
+)
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Evaluation, Phantom, Reference, Train
 from teramind.config.published import (
@@ -80,6 +85,16 @@ class Config(Section):
     def wanted(self) -> Rect:
         """What is drawn: the region or all, rounded out to patches."""
         return (self.box or self.volume).rounded_out(self.network.patch)
+
+    def centre_um(self, section: int, y: float, x: float) -> tuple[float, float, float]:
+        """Where a pixel of a section has its centre, (z, y, x) in the coordinates of the table."""
+        pixel, found = self.plane.pixel_size_um, self.expression
+        top, left = 0.0, 0.0
+        if isinstance(found, TableExpression):
+            unit = pixel if found.units == "pixel" else 1.0
+            top, left = (unit * edge for edge in found.origin)
+        z = section * self.plane.section_spacing_um
+        return z, top + (y + 0.5) * pixel, left + (x + 0.5) * pixel
 
     @property
     def expression_read(self) -> Rect | None:

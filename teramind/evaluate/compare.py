@@ -72,7 +72,7 @@ def evaluate(
     features of at most 2048 tiles and a network's activations of 32.
 
     Args:
-        volume: generated volume; its origin says where it lies on the plane.
+        volume: generated volume; its metadata say where it lies on the plane.
         raster: expression raster it was generated from.
         reference: real images as `resample_images` writes them: pixel (0, 0) of section 0 is the
             plane's, stains are the volume's. None when there are none.

@@ -16,8 +16,7 @@ class Place(NamedTuple):
 
 
 def volume_place(layout: VolumeLayout) -> Place:
-    """Read a volume's place off its origin: section k lies at k spacings, pixel i at i pixels."""
-    z, y, x = layout.origin_um
-    pixel, (_, _, height, width) = layout.pixel_size_um, layout.shape
-    rect = Rect(round(y / pixel), round(x / pixel), height, width)
-    return Place(round(z / layout.section_spacing_um), rect)
+    """Read a volume's place off what its metadata say of its first voxel."""
+    y, x = layout.attributes["first_pixel"]
+    _, _, height, width = layout.shape
+    return Place(int(layout.attributes["first_section"]), Rect(int(y), int(x), height, width))

@@ -50,6 +50,7 @@ def bin_expression(
     outside: Literal["error", "skip"] = "error",
     region: Rect | None = None,
     around: Rect | None = None,
+    bounds: Rect | None = None,
 ) -> dict[str, Any]:
     """Bin a data set into a raster and write the panel table (TSV); return the numbers.
 
@@ -57,7 +58,8 @@ def bin_expression(
     kind, None its defaults. `minimum_overlap` is the fraction of panel genes the data must have.
     `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of molecules outside.
     `region` is what will be generated, in pixels; tiles must cover it, other data overlap it. Of
-    tiles only those that reach `around` are read, by default all.
+    tiles only those that reach `around` are read, by default all. `bounds` is the volume, which
+    tiles with their frames exceed; None the extent.
     Raises UserError for any fault of the data or settings, and then leaves no raster.
     """
     path = Path(source)
@@ -81,6 +83,7 @@ def bin_expression(
         extent=extent or data.extent,
         pixel_size_um=pixel_size_um,
         section_spacing_um=section_spacing_um,
+        bounds=bounds,
         sources=[path],
     )
     with writer:

@@ -26,5 +26,6 @@ with job(snakemake) as config:
         outside=config.expression.outside,
         region=config.layout().region.cut(config.plane.rect),
         around=config.expression_read,
+        bounds=config.plane.rect,
     )
     write_json(snakemake.output.summary, summary)

@@ -22,11 +22,11 @@ with job(snakemake) as config:
         pixel_size_um=plane.pixel_size_um,
         section_spacing_um=plane.section_spacing_um,
         stains=config.network.stains,
-        origin_um=(
-            first * plane.section_spacing_um,
-            region.y * plane.pixel_size_um,
-            region.x * plane.pixel_size_um,
-        ),
-        attributes={"first_section": first, "settings": config.identity()},
+        origin_um=config.centre_um(first, region.y, region.x),
+        attributes={
+            "first_section": first,
+            "first_pixel": [region.y, region.x],
+            "settings": config.identity(),
+        },
     )
     write_json(snakemake.output[0], {"shape": made.shape, "levels": made.levels})
