@@ -50,7 +50,8 @@ def test_the_pair_that_differs_is_found_and_the_others_are_not(tmp_path):
     assert first.p == 1 / 500
     assert first.z > 4
     assert first.log2_ratio > 0.5
-    significant = table[table.q < 0.05]
+    assert first.p_corrected == 1 / 500
+    significant = table[table.p_corrected < 0.05]
     assert set(significant.gene) == {"g1"}
 
 
@@ -63,6 +64,15 @@ def test_without_a_difference_p_values_are_those_of_chance(tmp_path):
     )
     assert 0.4 < p.mean() < 0.6
     assert (p <= 0.05).mean() < 0.1
+
+
+def test_any_false_pair_is_as_rare_as_the_corrected_p_says(tmp_path):
+    found = [
+        pairs_table(slabs, join_units(slabs), 99).p_corrected.min()
+        for slabs in (slabs_of(tmp_path, 0.0, seed=seed) for seed in range(60))
+    ]
+    assert 0.3 < np.mean(found) < 0.7  # uniform: the smallest of a table is what chance gives
+    assert np.mean(np.array(found) <= 0.1) < 0.2
 
 
 def test_rows_at_a_time_and_permutations_at_a_time_do_not_show(tmp_path, monkeypatch):

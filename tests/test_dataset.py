@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_pair import FIELD, blob_windows, blobs, write_raster
@@ -13,6 +14,7 @@ from training_pair import FIELD, blob_windows, blobs, write_raster
 from teramind.errors import UserError
 from teramind.geometry import BIN, EMPTY, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
+from teramind.training.material import sizes_digest
 
 
 def equal(a, b):
@@ -131,3 +133,20 @@ def test_windows_lie_where_there_is_expression_and_see_nothing_beyond(tmp_path, 
     alone = blob_windows(tmp_path / "alone", tiny_spec)
     np.testing.assert_array_equal(windows.places.all(), alone.places.all())
     assert all(equal(windows(step), alone(step)) for step in range(8))
+
+
+def test_data_are_told_apart_by_the_sizes_of_their_files_and_not_by_place_or_age(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (1, 1, 512, 512)).astype(np.uint8)
+    changed = image.copy()
+    changed[..., 100:164, 300:364] = 0
+
+    def stored(name, pixels):
+        path = tmp_path / name / "images.zarr"
+        zarr.create_array(path, shape=pixels.shape, dtype="uint8", chunks=(1, 1, 128, 128))[:] = (
+            pixels
+        )
+        return path
+
+    one, same, other = stored("a", image), stored("b", image), stored("c", changed)
+    assert sizes_digest([one]) == sizes_digest([same])
+    assert sizes_digest([one]) != sizes_digest([other])

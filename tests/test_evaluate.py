@@ -13,6 +13,7 @@ from teramind.evaluate.baseline import fit_regression
 from teramind.evaluate.headline import headline
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
+from teramind.report.facts import verdicts
 from teramind.volume import create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS = 96, 128, 2
@@ -98,6 +99,15 @@ def test_the_regression_knows_which_gene_is_bright_and_does_not_see_the_holdout(
     for stain in (0, 1):
         predicted = fitted.predict(raster, 1, FIELD, stain)
         np.testing.assert_allclose(predicted, on_pixels(200 - molecules)[1], atol=1)
+
+
+def test_a_holdout_of_everything_leaves_density_but_no_regression(files):
+    record = evaluate(**files(noise(3), noise(4)), holdout=FIELD)
+    holdout = record["sections"][0]["holdout"]
+    assert record["regression"] is None
+    assert {"density", "generated"} <= set(holdout)
+    assert "regression" not in holdout
+    assert [verdict.sections for verdict in verdicts(record)] == [SECTIONS, SECTIONS]
 
 
 def test_the_regression_is_fitted_where_there_is_expression(files):

@@ -64,7 +64,7 @@ def test_one_block_has_no_interval():
 @settings(max_examples=15, deadline=None)
 def test_a_tally_keeps_every_block_in_a_bounded_number_of_parts(height, width):
     area = Rect(7, -3, height, width)
-    tally = Tally[str](area)
+    tally = Tally[str](area, least=BLOCK)
     for block in blocks_of(area):
         tally.add("pixels", block, np.array([block.height * block.width, 1.0]))
     total = tally.estimate("pixels", lambda sums: sums[0])
@@ -232,6 +232,48 @@ def test_the_interval_of_a_correlation_is_as_wide_as_chance():
         width = np.mean([m.high - m.low for m in these])
         assert width == pytest.approx(2 * 1.96 * np.std([m.value for m in these]), rel=0.3)
     assert all(np.isnan(m.low) for m in found if m.scale_um == 20)  # too few independent parts
+
+
+def fine_scene(made, real=None, pixel_size_um=0.1):
+    whole = Rect(0, 0, *made.shape)
+    return whole, Scene(
+        real=(real is not None and (lambda rect: real[rect.within(whole)])) or None,
+        subjects={"generated": lambda rect: made[rect.within(whole)]},
+        stain="PolyT",
+        pixel_size_um=pixel_size_um,
+        whole=whole,
+        finder=find_nuclei,
+        lattice=Lattice(32, 256, (0, 0)),
+    )
+
+
+def test_parts_are_wider_than_texture_however_small_the_pixels():
+    """Blobs of 3 um in pixels of 0.1 um: 64 pixels hold two of them."""
+    found = []
+    for seed in range(30):
+        blobs = texture(seed, sigma=3.75).repeat(8, 0).repeat(8, 1)
+        whole, scene = fine_scene(blobs)
+        found += [m for m in scene.measures(whole) if m.measure == "grey_mean"]
+    width = np.mean([m.high - m.low for m in found])
+    assert width == pytest.approx(2 * 1.96 * np.std([m.value for m in found]), rel=0.3)
+
+
+def test_small_pixels_are_averaged_before_smoothing_and_it_does_not_show():
+    rng = np.random.default_rng(5)
+    shared, *own = (gaussian_filter(rng.standard_normal((700, 530)), 12) for _ in range(3))
+    real, made = (np.clip(128 + 900 * (shared + part), 0, 255).astype(np.uint8) for part in own)
+    whole, scene = fine_scene(made, real)
+    found = {m.scale_um: m.value for m in scene.measures(whole) if m.measure == "correlation"}
+    for scale in (2.0, 5.0):
+        full = pearsonr(*(smooth(image, scale / 0.1).ravel() for image in (made, real))).statistic
+        assert found[scale] == pytest.approx(full, abs=2e-3)
+
+
+def test_every_band_of_wavelengths_has_a_power_however_small_the_pixels():
+    image = np.random.default_rng(1).integers(0, 255, (600, 600)).astype(np.uint8)
+    whole, scene = fine_scene(image, image)
+    found = [m.value for m in scene.measures(whole) if m.measure == "log10_power_ratio"]
+    assert found == [0.0] * (len(BANDS_UM) - 1)
 
 
 def test_few_parts_have_no_interval():

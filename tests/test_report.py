@@ -185,7 +185,7 @@ def write_attention(folder):
         for region in (EVIL, "CA1")
         for k in range(7)
     ]
-    head = "region\tgene\tattends_to\tattention\telsewhere\tlog2_ratio\tz\tp\tq"
+    head = "region\tgene\tattends_to\tattention\telsewhere\tlog2_ratio\tz\tp\tp_corrected"
     (folder / "pairs.tsv").write_text("\n".join([head, *rows, ""]))
     return folder
 

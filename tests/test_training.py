@@ -141,8 +141,11 @@ def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
 def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):
     Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train").save()
     other = blob_windows(tmp_path / "pair", tiny_spec, seed=1)
-    with pytest.raises(UserError, match=r"belongs to another data set; train into another folder"):
+    complaint = r"belongs to another data set; train into another folder"
+    with pytest.raises(UserError, match=complaint):
         Trainer(tiny_spec, other, SETTINGS, tmp_path / "train")
+    with pytest.raises(UserError, match=complaint):
+        Trainer(tiny_spec, windows, SETTINGS, tmp_path / "train", files="of another size")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

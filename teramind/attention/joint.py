@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.attention.coarse import PLACE, coarse_bands, level, meeting
-from teramind.evaluate.blocks import Sums, Tally
+from teramind.evaluate.blocks import PART_UM, Sums, Tally
 from teramind.evaluate.structure import correlation, pair_sums
 from teramind.geometry import BIN, Rect
 from teramind.volume import VolumeLayout, volume_layout
@@ -83,7 +83,7 @@ def read_joint(volume: Path, network_genes: int) -> Joint:
     joint = Joint(
         genes,
         np.zeros((len(genes), *CELLS), np.int64),
-        Tally(area),
+        Tally(area, PART_UM * BIN / layout.pixel_size_um),
         layout.colours[: len(genes)],
     )
     for top, band in _blocks_of_rows(volume, layout):

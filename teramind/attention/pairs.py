@@ -3,20 +3,20 @@
 The difference of a pair's mean attention inside a region and in the other regions is held against
 the differences after permuting the regions' labels over the units (the patches of one part of the
 plane in one region), which keeps what is correlated inside a part together. p-values are two-sided
-with the observed labelling counted in (Phipson and Smyth 2010); q-values correct them over all
-pairs and regions (Benjamini and Hochberg 1995). Parts side by side still resemble each other, so
-p-values are rather too small than too large.
+with the observed labelling counted in (Phipson and Smyth 2010). `p_corrected` is the chance that
+any pair of any region differs as much: a pair's |z| is held against the largest |z| of every
+labelling (Westfall and Young 1993), so it may be as small as p, however many pairs there are. Parts
+side by side still resemble each other, so p-values are rather too small than too large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from teramind.attention.means import SlabSums
 from teramind.files import atomic_path
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 TOP = 50
 """Pairs in the table per region."""
 
-COLUMNS = ("region", "gene", "attends_to", "attention", "elsewhere", "log2_ratio", "z", "p", "q")
+COLUMNS = (
+    *("region", "gene", "attends_to", "attention", "elsewhere", "log2_ratio", "z"),
+    *("p", "p_corrected"),
+)
 
 _VALUES = 1 << 23
 """Values of the largest array that is computed with at once."""
@@ -85,8 +88,7 @@ def pairs_table(slabs: Sequence[SlabSums], units: Units, permutations: int) -> p
     genes = slabs[0].genes
     tested = compare(slabs, units, permutations)
     apart = ~np.eye(len(genes), dtype=bool)
-    q = np.ones_like(tested.p)
-    q[:, apart] = false_discovery_control(tested.p[:, apart].ravel()).reshape(len(q), -1)
+    corrected = exceeded(np.abs(tested.z), tested.farthest)
     rows = []
     for r, region in enumerate(units.regions):
         strength = np.where(apart, np.abs(tested.z[r]), -1).ravel()
@@ -94,18 +96,20 @@ def pairs_table(slabs: Sequence[SlabSums], units: Units, permutations: int) -> p
             i, j = divmod(int(flat), len(genes))
             inside, outside = tested.inside[r, i, j], tested.elsewhere[r, i, j]
             ratio = np.log2(inside / outside)
-            numbers = (inside, outside, ratio, tested.z[r, i, j], tested.p[r, i, j], q[r, i, j])
+            chances = (tested.p[r, i, j], corrected[r, i, j])
+            numbers = (inside, outside, ratio, tested.z[r, i, j], *chances)
             rows.append((region, genes[i], genes[j], *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 class Comparison(NamedTuple):
-    """Every pair in every region, each (region, G, G)."""
+    """Every pair in every region, each (region, G, G), and the largest |z| of every labelling."""
 
     inside: Floats
     elsewhere: Floats
     z: Floats
     p: Floats
+    farthest: Floats
 
 
 def compare(slabs: Sequence[SlabSums], units: Units, permutations: int) -> Comparison:
@@ -115,14 +119,24 @@ def compare(slabs: Sequence[SlabSums], units: Units, permutations: int) -> Compa
         np.tile(np.arange(len(units.labels)), (permutations, 1)), axis=1
     )
     shape = (regions, genes, genes)
-    result = Comparison(*(np.empty(shape) for _ in range(4)))
+    inside, elsewhere, z, p = (np.empty(shape) for _ in range(4))
+    result = Comparison(inside, elsewhere, z, p, np.zeros(permutations))
     step = max(_VALUES // (len(units.labels) * genes), 1)
     for start in range(0, genes, step):
         rows = slice(start, min(start + step, genes))
         sums = _read(slabs, units, rows)
-        for found, part in zip(result, _compare(sums, units, order), strict=True):
+        apart = ~np.eye(genes, dtype=bool)[rows].ravel()
+        *parts, farthest = _compare(sums, units, order, apart)
+        for found, part in zip(result[:4], parts, strict=True):
             found[:, rows] = part.reshape(regions, -1, genes)
+        np.maximum(result.farthest, farthest, out=result.farthest)
     return result
+
+
+def exceeded(values: Floats, drawn: Floats) -> Floats:
+    """Chance of a drawn value as large as each of `values`, the observed one counted in."""
+    smaller = np.searchsorted(np.sort(drawn), values * (1 - 1e-9))
+    return (len(drawn) - smaller + 1) / (len(drawn) + 1)
 
 
 def _read(slabs: Sequence[SlabSums], units: Units, rows: slice) -> Floats:
@@ -131,24 +145,40 @@ def _read(slabs: Sequence[SlabSums], units: Units, rows: slice) -> Floats:
     return np.stack([np.ravel(part) for part in parts])
 
 
-def _compare(sums: Floats, units: Units, order: NDArray[np.int64]) -> tuple[Floats, ...]:
-    """Inside, elsewhere, z and p (region, pair) of sums (unit, pair)."""
+def _compare(
+    sums: Floats, units: Units, order: NDArray[np.int64], apart: NDArray[np.bool_]
+) -> tuple[Floats, ...]:
+    """Inside, elsewhere, z and p (region, pair) of sums (unit, pair), and `farthest`.
+
+    Only pairs in `apart` (pair,), of two genes, count for the last.
+    """
     inside, elsewhere = _means(sums, units, units.labels[None])
     difference = (inside - elsewhere)[0]
     total, squares = np.zeros_like(difference), np.zeros_like(difference)
     as_far = np.ones_like(difference)
     # Equal up to rounding counts as equal: labels may permute into the same partition.
     bar = np.abs(difference) * (1 - 1e-9)
-    step = max(_VALUES // (len(units.regions) * sums.shape[1]), 1)
-    for start in range(0, len(order), step):
-        drawn = np.subtract(*_means(sums, units, units.labels[order[start : start + step]]))
+    for drawn in _permuted(sums, units, order):
         total += drawn.sum(0)
         squares += (drawn * drawn).sum(0)
         as_far += (np.abs(drawn) >= bar).sum(0)
     mean = total / len(order)
     deviation = np.sqrt(np.maximum(squares / len(order) - mean * mean, 0))
-    z = np.divide(difference - mean, deviation, where=deviation > 0, out=np.zeros_like(mean))
-    return inside[0], elsewhere[0], z, as_far / (len(order) + 1)
+    scale = np.divide(1, deviation, where=deviation > 1e-12, out=np.zeros_like(mean))
+    farthest = np.concatenate(
+        [
+            np.abs((drawn - mean) * scale)[..., apart].max((1, 2), initial=0)
+            for drawn in _permuted(sums, units, order)
+        ]
+    )
+    return inside[0], elsewhere[0], (difference - mean) * scale, as_far / (len(order) + 1), farthest
+
+
+def _permuted(sums: Floats, units: Units, order: NDArray[np.int64]) -> Iterator[Floats]:
+    """Differences (labelling, region, pair) under permuted labels, some labellings at a time."""
+    step = max(_VALUES // (len(units.regions) * sums.shape[1]), 1)
+    for start in range(0, len(order), step):
+        yield np.subtract(*_means(sums, units, units.labels[order[start : start + step]]))
 
 
 def _means(sums: Floats, units: Units, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -2,8 +2,8 @@
 
 Every measure here is computed from sums that add up over blocks of the plane: an area of any size
 is read block by block, and drawing its parts again with replacement gives an interval
-(B. Efron, Annals of Statistics 7, 1979). The parts are no smaller than a block, which is wider than
-the images' texture, and wide against any smoothing, so that neighbouring ones count as independent.
+(B. Efron, Annals of Statistics 7, 1979). The parts are wider than the images' texture, and wide
+against any smoothing, so that neighbouring ones count as independent.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ Statistic = Callable[[Sums], float]
 
 BLOCK = 64
 """Edge of a block in pixels."""
+
+PART_UM = 25.0
+"""Smallest edge of a part: several nuclei, or two wavelengths of the images' texture."""
 
 MOST_PARTS = 1024
 """Parts of an area at most: this bounds the memory, whatever the area."""
@@ -65,7 +68,7 @@ class Tally(Generic[Key]):
         least: smallest edge of a part, in pixels.
     """
 
-    def __init__(self, area: Rect, least: float = BLOCK) -> None:
+    def __init__(self, area: Rect, least: float) -> None:
         self._area, self._edge = area, _part_edge(area, least)
         self._of: dict[Key, dict[tuple[int, int], Sums]] = defaultdict(dict)
 
@@ -89,8 +92,16 @@ class Tally(Generic[Key]):
 
 def _part_edge(area: Rect, least: float) -> int:
     """The smallest doubling of a block from `least` on of which an area holds `MOST_PARTS`."""
+    edge = doubled_block(least)
+    while -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
+        edge *= 2
+    return edge
+
+
+def doubled_block(least: float) -> int:
+    """The smallest doubling of a block's edge from `least` pixels on."""
     edge = BLOCK
-    while edge < least or -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
+    while edge < least:
         edge *= 2
     return edge
 

@@ -100,8 +100,9 @@ class Comparison(NamedTuple):
     def scene(self, section: int, c: int) -> Scene:
         """One section of one stain."""
         subjects: dict[str, Image] = {"generated": partial(self._read_generated, section, c)}
-        if self.regression is not None:
+        if self.reference is not None:
             subjects["density"] = self._density(section)
+        if self.regression is not None:
             subjects["regression"] = partial(self.regression.predict, self.raster, section, stain=c)
         if self.reference is not None and self.reference.shape[1] > 1:
             other = section + 1 if section + 1 < self.reference.shape[1] else section - 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from teramind.evaluate.blocks import BLOCK, Statistic, Sums
+from teramind.evaluate.blocks import Statistic, Sums
 
 LEVELS = 256
 
@@ -42,14 +42,15 @@ def deviation(sums: Sums) -> float:
 
 
 def spectrum_sums(image: NDArray[Any], pixel_size_um: float) -> Sums:
-    """Power of a block (BLOCK, BLOCK) in each band of wavelengths, (bands,).
+    """Power of a square block in each band of wavelengths, (bands,).
 
     The block is windowed (Hann) and averaged over directions; its mean has no part in it.
     """
-    window = np.hanning(BLOCK)
+    edge = len(image)
+    window = np.hanning(edge)
     centred = (image - image.mean()) * window[:, None] * window
     power = np.abs(np.fft.rfft2(centred)) ** 2
-    down, across = np.fft.fftfreq(BLOCK, pixel_size_um), np.fft.rfftfreq(BLOCK, pixel_size_um)
+    down, across = np.fft.fftfreq(edge, pixel_size_um), np.fft.rfftfreq(edge, pixel_size_um)
     frequency = np.hypot(down[:, None], across)
     edges = 1 / np.array(BANDS_UM)
     return np.array(

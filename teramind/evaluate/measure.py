@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.evaluate.blocks import BLOCK, Tally, blocks_of, ratio
+from teramind.evaluate.blocks import BLOCK, PART_UM, Tally, blocks_of, doubled_block, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
@@ -79,10 +79,21 @@ class Scene:
         generated = {"generated": self.subjects["generated"]}
         return generated if self.real is None else {**generated, "real": self.real}
 
+    def coarser(self, step: int) -> Scene:
+        """The same in pixels that are means of `step` x `step`; what is left over is cut off."""
+        wrapped = {name: averaged(image, step) for name, image in self.subjects.items()}
+        return replace(
+            self,
+            real=self.real and averaged(self.real, step),
+            subjects=wrapped,
+            pixel_size_um=self.pixel_size_um * step,
+            whole=coarse_rect(self.whole, step),
+        )
+
     def measures(self, area: Rect) -> Iterator[Measure]:
         """Measure every subject on `area`, a part of `whole`."""
         if self.real is not None:
-            yield from _correlations(self, self.real, area)
+            yield from _correlations(self, area)
             yield from _likenesses(self, self.real, area)
         yield from _intensities(self, area)
         yield from _borders(self, area)
@@ -98,9 +109,33 @@ def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _correlations(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
-    pixel = scene.pixel_size_um
-    tallies = {scale: Tally[str](area, APART * scale / pixel) for scale in SCALES_UM}
+def averaged(image: Image, step: int) -> Image:
+    """An image in pixels that are means of `step` x `step`, read a tile at a time."""
+
+    def coarse(rect: Rect) -> NDArray[np.float32]:
+        means = np.empty((rect.height, rect.width), np.float32)
+        for part in blocks_of(rect, TILE // step):
+            fine = image(Rect(*(step * edge for edge in part)))
+            split = fine.reshape(part.height, step, part.width, step)
+            means[part.within(rect)] = split.mean((1, 3), dtype=np.float32)
+        return means
+
+    return image if step == 1 else coarse
+
+
+def coarse_rect(rect: Rect, step: int) -> Rect:
+    """The pixels of `step` x `step` that lie wholly inside a rectangle."""
+    y, x = -(-rect.y // step), -(-rect.x // step)
+    return Rect(y, x, max(rect.bottom // step - y, 0), max(rect.right // step - x, 0))
+
+
+def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
+    """In pixels of a quarter of the narrowest smoothing, or as they are where they are larger."""
+    step = max(1, 1 << int(math.log2(max(min(SCALES_UM) / (4 * fine.pixel_size_um), 1))))
+    scene, area = fine.coarser(step), coarse_rect(area, step)
+    pixel, target = scene.pixel_size_um, scene.real
+    assert target is not None
+    tallies = {scale: Tally[str](area, max(APART * scale, PART_UM) / pixel) for scale in SCALES_UM}
     for tile in blocks_of(area, TILE):
         around = _grown(tile, REACH * max(SCALES_UM), scene)
         real = target(around)
@@ -120,7 +155,7 @@ def _correlations(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
 
 
 def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
-    tally = Tally[str](area)
+    tally = Tally[str](area, PART_UM / scene.pixel_size_um)
     for tile in blocks_of(area, TILE):
         for subject, image in scene.images.items():
             pixels = _grey(image(tile))
@@ -132,13 +167,16 @@ def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
 
 
 def _likenesses(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
-    tally = Tally[str](area)
+    least = PART_UM / scene.pixel_size_um
+    tally, edge = Tally[str](area, least), min(doubled_block(least), TILE)
     for tile in blocks_of(area, TILE):
         real, made = target(tile), _grey(scene.subjects["generated"](tile))
         for block in blocks_of(tile):
             pair = made[block.within(tile)], real[block.within(tile)]
             tally.add("histogram", block, np.concatenate([histogram(i) for i in pair]))
-            if block.height == block.width == BLOCK:
+        for block in blocks_of(tile, edge):
+            if block.height == block.width == edge:
+                pair = made[block.within(tile)], real[block.within(tile)]
                 spectra = [spectrum_sums(i, scene.pixel_size_um) for i in pair]
                 tally.add("spectrum", block, np.concatenate(spectra))
     yield Measure("generated", "wasserstein", np.nan, *tally.estimate("histogram", wasserstein))
@@ -149,7 +187,7 @@ def _likenesses(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
 
 
 def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
-    tally = Tally[tuple[str, str]](area)
+    tally = Tally[tuple[str, str]](area, PART_UM / scene.pixel_size_um)
     patch, slab, origin = scene.lattice
     for tile in blocks_of(area, TILE):
         read = _with_lead(tile, area)
@@ -173,7 +211,7 @@ def _with_lead(rect: Rect, area: Rect) -> Rect:
 def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
     images = {**scene.images, **scene.subjects}
     thresholds = {name: _threshold(image, area) for name, image in images.items()}
-    tally = Tally[tuple[str, str]](area)
+    tally = Tally[tuple[str, str]](area, PART_UM / scene.pixel_size_um)
     pixel = scene.pixel_size_um
     for tile in blocks_of(area, TILE):
         around = _grown(tile, NEAR_UM, scene)

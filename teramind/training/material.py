@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,6 +10,7 @@ from teramind.config import Config, Train
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
+from teramind.files import digest
 from teramind.images import open_images
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
@@ -58,6 +60,11 @@ class Material(Protocol):
         """Genes in the network's order."""
         ...
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files and folders that tell this data from other data."""
+        ...
+
     def windows(self, spec: NetworkSpec) -> WindowSource:
         """The windows to learn from."""
         ...
@@ -83,6 +90,20 @@ def open_material(config: Config, files: TrainingFiles) -> Material:
     return OwnImages(config, config.train, files)
 
 
+def sizes_digest(paths: Iterable[Path]) -> str:
+    """Digest of the names and sizes of files, and of those in folders.
+
+    Pixels and molecules are stored compressed: where they differ, sizes do. No file is read.
+    """
+    found = [
+        f"{file.relative_to(path)} {file.stat().st_size}"
+        for path in paths
+        for file in sorted(path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    return digest("\n".join(found).encode())
+
+
 class OwnImages:
     """Images and expression of the plane, by its split."""
 
@@ -91,6 +112,7 @@ class OwnImages:
         self.split = Split.read(files.split)
         self.name = config.expression.source
         self.panel = Raster.open(files.raster).panel
+        self.paths = (files.images, files.raster)
 
     def windows(self, spec: NetworkSpec) -> WindowSource:
         """See `Material`."""
@@ -149,8 +171,8 @@ class PublishedTiles:
         self.panel = tuple(read_panel(Path(config.expression.panel)))
         names = getattr(config.expression, "gene_names", None)
         self.names = tuple(read_panel(Path(names))) if names else self.panel
-        lists = [Path(path) for path in asked.tiles.lists]
-        by_mouse = listed_tiles(lists, Path(asked.tiles.folder))
+        self.paths = lists = tuple(Path(path) for path in asked.tiles.lists)
+        by_mouse = listed_tiles(list(lists), Path(asked.tiles.folder))
         left_out = asked.tiles.leave_out
         if left_out is not None and left_out not in by_mouse:
             raise UserError(

@@ -13,7 +13,7 @@ from teramind.expression.panel import read_panel
 from teramind.network import Network, NetworkSpec, load_network, save_network
 from teramind.network.initial import carries_copy, copy_weights
 from teramind.network.repanel import repanel
-from teramind.training.material import Material, TrainingFiles, open_material
+from teramind.training.material import Material, TrainingFiles, open_material, sizes_digest
 from teramind.training.parallel import team
 from teramind.training.rate import TrainSettings
 from teramind.training.trainer import Trainer
@@ -46,6 +46,7 @@ def train_from_config(config: Config) -> bool:
             TrainSettings(**asked.model_dump(include=same)),
             files.states,
             start=start,
+            files=sizes_digest(material.paths),
             team=processes,
             watch=_watch(material, spec, files) if processes.leads else None,
         )

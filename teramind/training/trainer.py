@@ -48,6 +48,7 @@ class Trainer:
         settings: how.
         folder: where the resumable states live.
         start: network whose weights to start from; by default those of `teramind.training.start`.
+        files: what tells the data set from others beside some of its windows; see `sizes_digest`.
         team: the processes that train together.
         watch: called by the first process whenever a state is about to be saved.
     """
@@ -60,6 +61,7 @@ class Trainer:
         folder: Path,
         *,
         start: Network | None = None,
+        files: str = "",
         team: Team | None = None,
         watch: Callable[[Trainer], None] | None = None,
     ) -> None:
@@ -67,7 +69,7 @@ class Trainer:
         self.settings, self.folder, self.team = settings, folder, team or Team()
         self.device = self.team.device
         self.pieces = self._shares()
-        self.same = {"network": spec.to_dict(), "data set": fingerprint(windows)}
+        self.same = {"network": spec.to_dict(), "data set": fingerprint(windows) + files}
         saved = read_state(folder, self.same, self.device)
         spread = saved["spread"] if saved else image_spread(windows, spec.stains)
         self.spread = spread.to(self.device)

@@ -30,7 +30,7 @@ if EVALUATED:
         threads: 1
         resources:
             mem_mb=growing(4000),
-            runtime=growing(120),
+            runtime=growing(480),
         params:
             volume=VOLUME,
             asked=settings.evaluation.model_dump() if settings.evaluation else {},
