@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from teramind import commands
 from teramind.errors import UserError
+from teramind.job import describe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,16 +32,21 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        Exit status: 0, or 1 after one line per mistake of the user's.
+        Exit status: 0, or 1 after one line per mistake of the user's, or on a file that cannot be
+        read or written.
     """
     arguments = parser().parse_args(words)
     try:
         arguments.run(arguments)
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return 1
-    return 0
+        lines = str(error).splitlines()
+    except OSError as error:
+        lines = [describe(error) or f"{error.filename or 'writing'}: {error.strerror or error}"]
+    else:
+        return 0
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

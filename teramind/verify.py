@@ -57,6 +57,10 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
         UserError: one line per shard that is missing or differs and per unreadable record.
     """
     findings = compare(results / "volume" / "volume.zarr", threads=threads)
+    if not findings:
+        raise UserError(
+            f"{results}/volume: no record of any shard; snakemake writes them as it makes the slabs"
+        )
     bad = [finding for finding in findings if finding.faults]
     if not bad:
         shards = sum(finding.shards for finding in findings)
@@ -109,6 +113,8 @@ def _read(path: Path) -> dict[str, Any]:
         name = record["slab"] if "slab" in record else f"{record['section']:03d}"
         for shard in record["shards"]:
             _section(shard)
+            if not {"bytes", "blake2b"} <= shard.keys():
+                raise KeyError(shard["path"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise UserError(f"{path}: damaged; {_again(path)}") from None
     if name != path.stem:

@@ -1,7 +1,11 @@
 """The command line says what is wrong in one line and never with a traceback."""
 
+import importlib
+import pkgutil
+
 import pytest
 
+from teramind import commands
 from teramind.__main__ import main
 
 
@@ -9,9 +13,10 @@ def test_every_command_is_listed_with_what_it_does(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    assert "headline  Print an evaluation's table as one line of JSON." in " ".join(
-        capsys.readouterr().out.split("\n")
-    )
+    printed = " ".join(capsys.readouterr().out.split())
+    for command in pkgutil.iter_modules(commands.__path__):
+        module = importlib.import_module(f"teramind.commands.{command.name}")
+        assert f"{command.name} {module.__doc__.splitlines()[0]}" in printed
 
 
 @pytest.mark.parametrize("content", ["words, and\nmore, words, than, columns\n", "a,b\n1,2\n"])
@@ -23,3 +28,27 @@ def test_a_mistake_is_one_line(tmp_path, capsys, content):
     assert printed.err.startswith(f"error: {table}: not an evaluation's table: ")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["check", "{}/absent.yaml"], "{}/absent.yaml: "),
+        (["plan", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
+        (["train", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
+        (["verify", "{}"], "{}/volume/volume.zarr: no volume here"),
+        (["headline", "{}/absent.csv"], "{}/absent.csv: "),
+        (["extent", "{}/absent.csv", "--pixel-size", "1"], "{}/absent.csv: no such file"),
+        (["agreement", "{}/a.h5ad", "{}/b.h5ad"], "{}/a.h5ad: "),
+        (["phantom", "{}/file/inside"], "{}/file/inside: Not a directory"),
+        (["phantom", "{}/p", "--pixel-size", "inf"], "phantom: pixel_size_um is inf; "),
+        (["phantom", "{}/p", "--height", "0"], "phantom: height is 0; "),
+    ],
+)
+def test_no_command_ends_in_a_traceback(tmp_path, capsys, words, line):
+    (tmp_path / "file").touch()
+    size = ["--height", "64", "--width", "64", "--sections", "1"] * (words[0] == "phantom")
+    assert main([words[0], *size, *(word.format(tmp_path) for word in words[1:])]) == 1
+    printed = capsys.readouterr()
+    assert line.format(tmp_path) in printed.err
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1

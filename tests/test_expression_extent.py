@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from teramind.expression.extent import main
+from teramind.__main__ import main
 
 CSV = "gene,x,y,slice\nTh,0.5,30.0,3\nTh,9.9,-1.0,4\nGad1,5.0,2.0,3\n"
 
 
 def test_the_command_prints_what_the_table_covers(tmp_path, capsys):
     (tmp_path / "m.csv").write_text(CSV)
-    arguments = [str(tmp_path / "m.csv"), "--pixel-size", "0.5", "--section", "slice"]
+    arguments = ["extent", str(tmp_path / "m.csv"), "--pixel-size", "0.5", "--section", "slice"]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == {
         "extent": [-2, 1, 63, 19],
@@ -24,12 +24,20 @@ def test_the_command_prints_what_the_table_covers(tmp_path, capsys):
     }
 
 
+def test_a_preset_names_the_columns_and_options_come_before_it(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("gene,global_x,global_y,global_z,fov\nTh,1.0,2.0,6,1\n")
+    arguments = ["extent", str(tmp_path / "m.csv"), "--pixel-size", "0.5", "--preset", "merscope"]
+    for more, rows in (([], {"6": 1}), (["--section", "fov"], {"1": 1})):
+        assert main([*arguments, *more]) == 0
+        assert json.loads(capsys.readouterr().out)["rows_per_section_value"] == rows
+
+
 def test_a_fault_is_one_line_on_stderr(tmp_path, capsys):
-    assert main([str(tmp_path / "absent.csv"), "--pixel-size", "0.5"]) == 1
+    assert main(["extent", str(tmp_path / "absent.csv"), "--pixel-size", "0.5"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert "absent.csv" in captured.err
+    assert captured.err.startswith(f"error: {tmp_path}/absent.csv: no such file")
 
 
 @pytest.mark.parametrize("name", ["Raster", "RasterWriter", "match_genes", "read_panel"])

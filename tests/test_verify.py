@@ -116,9 +116,18 @@ def test_repair_removes_the_records_that_do_not_hold_and_no_other(results):
         ('{"slab": "w00_r00_c00"}', "damaged"),
         ('{"slab": "w00_r00_c00", "shards": [{"path": "zarr.json"}]}', "damaged"),
         ('{"slab": "w00_r00_c00", "shards": [{"path": "../../c/0/0/0/0"}]}', "damaged"),
+        ('{"slab": "w00_r00_c00", "shards": [{"path": "0/c/0/0/0/0", "bytes": 1}]}', "damaged"),
         ('{"slab": "w00_r00_c01", "shards": []}', "holds the record of w00_r00_c01"),
     ],
-    ids=["empty", "truncated", "no shards", "strange shard", "shard outside", "another slab's"],
+    ids=[
+        "empty",
+        "truncated",
+        "no shards",
+        "strange shard",
+        "shard outside",
+        "no digest",
+        "another slab's",
+    ],
 )
 def test_a_faulty_record_is_a_fault(results, content, line):
     path = results / "volume/receipts/w00_r00_c00.json"
@@ -142,6 +151,12 @@ def test_the_command_ends_with_a_status(results, capsys):
     assert main(["verify", "--repair", str(results)]) == 1
     assert capsys.readouterr().err.count("error: ") == 2
     assert not (results / "volume/pyramid/000.json").exists()
+
+
+def test_a_volume_without_records_does_not_pass(results):
+    for record in [*results.glob("volume/receipts/*"), *results.glob("volume/pyramid/*")]:
+        record.unlink()
+    assert faults(results)[0].startswith(f"{results}/volume: no record of any shard")
 
 
 def test_a_folder_without_a_volume_is_refused(tmp_path):

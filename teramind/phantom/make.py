@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +96,8 @@ def make_phantom(
 
 def _check_positive(**sizes: float) -> None:
     for name, size in sizes.items():
-        if not size > 0:
-            raise UserError(f"phantom: {name} is {size:g}; it must be greater than 0")
+        if not 0 < size < math.inf:
+            raise UserError(f"phantom: {name} is {size:g}; it must be above 0 and finite")
 
 
 def _in_field(

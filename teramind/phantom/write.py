@@ -23,6 +23,7 @@ def write_phantom(folder: str | Path, phantom: Phantom) -> None:
     the names of its labels; panel.txt, one gene a line.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     regions = pd.DataFrame(
         {"label": range(len(phantom.region_names)), "name": phantom.region_names}
     )

@@ -1,0 +1,62 @@
+"""Print what a molecule table or cells x genes file covers, to fill in a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from teramind.config.expression import PRESETS
+
+if TYPE_CHECKING:
+    from teramind.expression.cells import CellSettings
+    from teramind.expression.molecules import MoleculeSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file and its columns."""
+    parser.add_argument("file", type=Path, help=".csv, .csv.gz, .parquet or .h5ad")
+    parser.add_argument("--pixel-size", type=_micrometres, required=True, help="um per pixel")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="columns of a known format")
+    for column in ("gene", "x", "y"):
+        parser.add_argument(f"--{column}", help=f"column of a molecule table [{column}]")
+    parser.add_argument("--section", help="column of the section, in a molecule table or in obs")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print it as JSON.
+
+    Raises:
+        UserError: when the file cannot be read as such a table.
+    """
+    from teramind.expression.extent import table_extent
+
+    found = table_extent(
+        arguments.file, pixel_size_um=arguments.pixel_size, settings=_settings(arguments)
+    )
+    print(json.dumps(found, indent=2))
+
+
+def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
+    """Return the settings that the command line asks for."""
+    from teramind.expression.cells import CellSettings
+    from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
+
+    if given.file.suffix == ".h5ad":
+        return CellSettings(section_key=given.section)
+    named = {name: getattr(given, name) for name in ("gene", "x", "y", "section")}
+    columns = {name: column for name, column in named.items() if column}
+    return MoleculeSettings(columns=MoleculeColumns(**{**PRESETS.get(given.preset, {}), **columns}))
+
+
+def _micrometres(text: str) -> float:
+    """A positive, finite length, as an argument's type."""
+    try:
+        length = float(text)
+    except ValueError:
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; must be a positive number of um")
+    return length
