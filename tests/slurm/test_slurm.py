@@ -10,10 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster import output, wait_for
 from small_project import SLIDE, SmallProject, end
 from test_environments import RULE_PARTS
 from workflow_project import ROOT, planned
+
+from teramind.config import parse_config
+from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 
 pytestmark = pytest.mark.slurm
 
@@ -52,11 +56,16 @@ def minutes(text):
     return int(days or 0) * 1440 + hours * 60 + part
 
 
-def asked(rule):
-    """What the rule file says that a rule needs, where it says a number."""
+def asked(rule, config):
+    """What the rule file says that a rule needs, in numbers or by what grows with the slab."""
     directive = RULE_PARTS["generate" if rule.startswith("generate") else rule]["resources"]
     found = re.findall(r"(mem_mb|runtime)=(?:growing\()?(\d+)[,)]", directive)
-    return {name: int(number) for name, number in found}
+    numbers = {name: int(number) for name, number in found}
+    if rule.startswith("generate_p"):
+        numbers["mem_mb"] = slab_job_megabytes(config, int(rule.removeprefix("generate_p")))
+    if rule == "stitch":
+        numbers["mem_mb"] = stitch_megabytes(config)
+    return numbers
 
 
 def running(script):
@@ -84,11 +93,12 @@ def test_jobs_ask_slurm_for_what_their_rules_say(local, tmp_path):
     assert {rule: len(found) for rule, found in jobs.items()} == {
         rule: number for rule, number in plan.items() if rule not in LOCAL
     }
+    config = parse_config(yaml.safe_load((project.folder / "config.yaml").read_text()))
     for rule, found in jobs.items():
         for job in found:
             assert job["JobState"] == "COMPLETED"
             got = {"mem_mb": megabytes(job["MinMemoryNode"]), "runtime": minutes(job["TimeLimit"])}
-            assert got == got | asked(rule)
+            assert got == asked(rule, config)
             assert ("gpu:1" in job.get("TresPerJob", "")) == rule.startswith("generate")
             assert "gpu" not in job.get("TresPerNode", "")
     assert project.volume() == local.volume()
