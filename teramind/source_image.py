@@ -132,7 +132,11 @@ def _describe_tiff(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
         for a in "YX"
     }
     size = _edge(sizes, path, "PhysicalSizeX and PhysicalSizeY")
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    array: Any = (
+        zarr.open_array(series.aszarr(level=0), mode="r")
+        if series.dataoffset is None
+        else tifffile.memmap(path, mode="r")  # in one piece: Zarr would read all of it at once
+    )
     return SourceImage(path, array, series.axes, size, tuple(names))
 
 
@@ -170,8 +174,11 @@ def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
                 "that holds them all"
             )
         tile = page.keyframe.chunks if page.keyframe else ()
-        if math.prod(tile) > _LARGEST:
-            raise UserError(f"image {path}: tiles of {tile} pixels are too large")
+        if math.prod(tile) > _LARGEST and series.dataoffset is None:
+            raise UserError(
+                f"image {path}: compressed in pieces of {' x '.join(map(str, tile))} pixels, too "
+                "large to read a part of; write it in tiles, of 512 x 512 pixels for example"
+            )
 
 
 def _end(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
