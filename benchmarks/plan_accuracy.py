@@ -1,4 +1,4 @@
-"""What `teramind plan` says against what real runs take: six runs of different sizes.
+"""What `teramind plan` says against what real runs take: seven runs of different sizes.
 
     python benchmarks/plan_accuracy.py [number of runs, default all]
 

@@ -38,7 +38,7 @@ def fetch(
 
     Args:
         name: file name.
-        folder: where it belongs; a file that is there already is checked, not fetched.
+        folder: where it belongs; a file that is there and has the right sum is kept.
         url: folder of the file on a server.
         sha256: its sum, if known; else the one recorded beside it as `<name>.sha256`, which is
             written on first use.

@@ -9,7 +9,7 @@ floor, real against real, is taken between as many tiles of as many different pl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from teramind.geometry import Rect
 Floats = NDArray[np.float64]
 Features = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """Images (n, y, x) -> features (n, d)."""
-
-Image = Callable[[Rect], NDArray[Any]]
-"""Grey levels (y, x) of a rectangle of the plane."""
 
 TILE = 128
 """Edge of a tile in pixels."""

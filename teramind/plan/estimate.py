@@ -15,13 +15,14 @@ from teramind.network import NetworkSpec
 from teramind.plan import rates
 from teramind.plan.flops import PatchCost
 from teramind.plan.hardware import Hardware, known_hardware
-from teramind.plan.jobs import files_left, jobs_per_rule, volume_of
+from teramind.plan.jobs import files_left, jobs_per_rule
 from teramind.plan.memory import FLOAT, job_bytes
 from teramind.plan.simulate import Job, simulate
 from teramind.plan.tissue import Mask
 from teramind.plan.work import PhaseWork, phase_work, wanted_work
 from teramind.solver import SOLVERS
 from teramind.volume import VolumeLayout
+from teramind.volume.planned import volume_settings
 
 MEBI, GIBI = 1 << 20, 1 << 30
 SIMULATED = 2
@@ -148,7 +149,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
     network, other = times.network(), times.others()
     drawn = _drawn_slabs(layout, given.wanted)
     jobs = jobs_per_rule(config)
-    volume = volume_of(config)
+    volume = VolumeLayout(**volume_settings(config))
     voxels = int(np.prod(volume.shape))
     wanted = wanted_work(layout, given.wanted)
     everything = wanted_work(layout, None)

@@ -7,6 +7,7 @@ from collections import Counter
 from teramind.config import Config
 from teramind.geometry import Layout
 from teramind.volume import VolumeLayout
+from teramind.volume.planned import volume_settings
 
 
 def generate_jobs(layout: Layout) -> list[int]:
@@ -41,23 +42,6 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     return jobs
 
 
-def volume_of(config: Config) -> VolumeLayout:
-    """What the volume will look like."""
-    layout, plane = config.layout(), config.plane
-    return VolumeLayout(
-        shape=(
-            *(len(config.network.stains), layout.windows.generated),
-            *(layout.region.height, layout.region.width),
-        ),
-        slab=layout.slab,
-        pixel_size_um=plane.pixel_size_um,
-        section_spacing_um=plane.section_spacing_um,
-        stains=config.network.stains,
-        origin_um=(0.0, 0.0, 0.0),
-        attributes={},
-    )
-
-
 def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
     """Files of a finished run by folder of the results; those of the raster are not known before.
 
@@ -66,7 +50,7 @@ def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
         drawn_slabs: section-deep columns of a slab with tissue, one per section and slab; what
             is all background has no shards.
     """
-    volume, layout = volume_of(config), config.layout()
+    volume, layout = VolumeLayout(**volume_settings(config)), config.layout()
     jobs = jobs_per_rule(config)
     noted = sum(n for rule, n in jobs.items() if rule != "all")
     sections = layout.windows.generated

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from teramind.plan.estimate import Plan
+from teramind.units import duration, size
 
 
 def plan_table(plan: Plan, notes: Sequence[str]) -> str:
@@ -67,25 +68,3 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     files = f"{sum(plan.files.values()):,} files"
     yield "results", f"{size(plan.result_bytes)} before compression in {files}"
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{_three_digits(count)} {unit}"
-        count /= 1024
-    return f"{_three_digits(count)} TiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as the largest fitting unit."""
-    for length, unit in ((86400 * 3, "days"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{_three_digits(seconds / (86400 if unit == 'days' else length))} {unit}"
-    return f"{_three_digits(seconds)} s"
-
-
-def _three_digits(number: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -18,9 +18,10 @@ from teramind.report.attention import read_attention
 from teramind.report.facts import fact_tables, read_json, read_panel_report, verdicts
 from teramind.report.measures import measures_figure
 from teramind.report.pictures import embed_file
-from teramind.report.runtime import duration, rule_times
+from teramind.report.runtime import rule_times
 from teramind.report.seams import VISIBLE, read_seams
 from teramind.report.sections import section_gallery
+from teramind.units import duration
 from teramind.volume import volume_layout
 
 _HERE = Path(__file__).parent

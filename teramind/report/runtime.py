@@ -46,13 +46,3 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 def _number(row: dict[str, str], column: str) -> float | None:
     value = row.get(column)
     return None if value in (None, "", "-", "NA") else float(str(value))
-
-
-def duration(seconds: float) -> str:
-    """Write a wall time in the two units that matter."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
