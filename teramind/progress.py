@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from teramind.geometry import Layout, Slab
+from teramind.units import duration
 
 
 class ProgressHandler(logging.Handler):
@@ -67,7 +68,7 @@ class ProgressHandler(logging.Handler):
             rate = self.done / (time.monotonic() - self.started)
             parts.append(f"{_with_unit(rate)}voxels/s")
             if self.total > self.done:
-                parts.append(f"{_duration((self.total - self.done) / rate)} left")
+                parts.append(f"{duration((self.total - self.done) / rate)} left")
         print("progress: " + ", ".join(parts), file=sys.stderr, flush=True)
 
 
@@ -89,14 +90,3 @@ def _with_unit(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} T"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -7,8 +7,10 @@ DAY = 86400
 
 def duration(seconds: float) -> str:
     """Write a wall time in the two units that matter."""
-    if seconds < 60:
+    if seconds < 10:
         return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"

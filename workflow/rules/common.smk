@@ -38,7 +38,7 @@ DRY_RUN = workflow.output_settings.dryrun
 DATA_NEEDED = not any(word.partition(":")[0] in ("plan", "verify") for word in sys.argv)
 
 # Snakemake limits a cluster's jobs by number, and those of one machine by cores alone.
-if workflow.resource_settings.nodes is None:
+if workflow.is_main_process and workflow.resource_settings.nodes is None:
     for resource, amount in {"mem_mb": megabytes_here(), "gpu": 1}.items():
         if resource not in workflow.resource_settings.resources:
             workflow.register_resource(resource, amount)

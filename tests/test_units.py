@@ -1,0 +1,31 @@
+"""Times and amounts as people say them."""
+
+import pytest
+
+from teramind.units import duration, size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (71.99 * 3600, "71 h 59 min"),
+        (72 * 3600, "3 days 00 h"),
+        (1e9, "11,574 days 01 h"),
+    ],
+)
+def test_times_have_the_two_units_that_matter(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (5 << 40, "5 TiB"), (2e16, "18,190 TiB")],
+)
+def test_amounts_have_binary_units(count, words):
+    assert size(count) == words
