@@ -13,6 +13,7 @@ from zarr.codecs import ZstdCodec
 
 from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
+from teramind.geometry import Rect
 from teramind.source_image import SourceImage, open_source
 
 _CHUNK = 256
@@ -86,6 +87,21 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
             f"c = {len(stains)} ({', '.join(stains)})"
         )
     return images
+
+
+def require_plane(images: zarr.Array, plane: Rect, *, path: str | Path, tolerance: int) -> None:
+    """Refuse images (c, z, y, x) that end elsewhere than the plane, by `tolerance` pixels or more.
+
+    Raises:
+        UserError: when they do: the pixel size is wrong, or they show something else.
+    """
+    height, width = images.shape[2:]
+    if max(abs(height - plane.bottom), abs(width - plane.right)) >= tolerance:
+        raise UserError(
+            f"{path}: {height} x {width} pixels, but the plane ends at {plane.bottom} x "
+            f"{plane.right}; images and expression must show the same: check the images' pixel "
+            "size, plane.height and plane.width"
+        )
 
 
 def _scale(image: SourceImage, want: float) -> float:

@@ -200,6 +200,11 @@ def test_columns_that_are_named_come_before_those_of_the_preset():
     assert (expression.x, expression.y, expression.section) == ("mine", "global_y", "z")
 
 
+@pytest.mark.parametrize(("given", "path"), [("out/", "out"), ("out//", "out"), ("/", "/")])
+def test_a_slash_at_the_end_of_a_path_changes_nothing(given, path):
+    assert parse_config(config_with(results=given)).results == path
+
+
 def test_all_wrong_values_are_said_at_once():
     found = problems(
         generate__slab="big", generate__seed=-1, plane__height=None, network__patch=1, colour="red"

@@ -52,6 +52,10 @@ def _without_wildcards(path: str) -> str:
     return path
 
 
+def _without_end_slash(path: str) -> str:
+    return path.rstrip("/") or path[:1]
+
+
 TILE = 256
 """Edge of a published tile in pixels."""
 
@@ -65,7 +69,7 @@ SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_visible)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(_visible)]
-PathText = Annotated[Name, AfterValidator(_without_wildcards)]
+PathText = Annotated[Name, AfterValidator(_without_wildcards), AfterValidator(_without_end_slash)]
 BoxUm = dict[Literal["um"], tuple[Finite, Finite, Finite, Finite]]
 Region = Annotated[Literal["all"] | Box | BoxUm, BeforeValidator(region)]
 Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"

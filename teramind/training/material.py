@@ -11,7 +11,7 @@ from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.files import digest
-from teramind.images import open_images
+from teramind.images import open_images, require_plane
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
 from teramind.training.dataset import PairedImages, TrainingWindows, WindowSource
@@ -150,14 +150,7 @@ class OwnImages:
         """Images and raster, opened and compared with the plane."""
         path, plane, network = self.files.images, self.config.plane, self.config.network
         images = open_images(path, network.stains)
-        height, width = images.shape[2:]
-        far = max(abs(height - plane.rect.bottom), abs(width - plane.rect.right))
-        if far >= network.patch:
-            raise UserError(
-                f"{path}: {height} x {width} pixels of {plane.pixel_size_um} um, but the plane "
-                f"ends at {plane.rect.bottom} x {plane.rect.right}; images and expression must "
-                "show the same: check the pixel size, plane.height and plane.width"
-            )
+        require_plane(images, plane.rect, path=path, tolerance=network.patch)
         return PairedImages(images, Raster.open(self.files.raster))
 
 
