@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workflow_project import ROOT, config_with
 
-from teramind.config import differences, missing_files, parse_config, refuse_other_results
+from teramind.config import (
+    differences,
+    missing_files,
+    parse_config,
+    refuse_other_results,
+    refuse_unwritable_results,
+)
 from teramind.errors import UserError
 
 BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
@@ -316,6 +322,17 @@ def test_results_of_other_settings_are_refused(tmp_path):
     record.write_text("{")
     with pytest.raises(UserError, match="not readable"):
         refuse_other_results(made, record)
+
+
+def test_results_where_no_folder_can_be_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refuse_unwritable_results(parse_config(config_with()))
+    (tmp_path / "out").touch()
+    for results in ("out", "out/deeper"):
+        with pytest.raises(
+            UserError, match=f"^results: {results}: .*/out is a file; name a folder"
+        ):
+            refuse_unwritable_results(parse_config(config_with(results=results)))
 
 
 def test_files_that_are_not_there_are_named(tmp_path, monkeypatch):

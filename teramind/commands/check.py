@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from teramind.config import missing_files, parse_config
+from teramind.config import (
+    missing_files,
+    parse_config,
+    refuse_other_results,
+    refuse_unwritable_results,
+)
 from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.fit import require_fit
@@ -17,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check file, keys and the files that it names, as seen from the current folder.
+    """Check file, keys, results and the files that it names, as seen from the current folder.
 
     Raises:
         UserError: with one line per mistake.
@@ -25,6 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     config = parse_config(read_config(arguments.config))
     if absent := missing_files(config):
         raise UserError(*absent)
+    refuse_other_results(config, Path(config.results, "provenance.json"))
+    refuse_unwritable_results(config)
     require_fit(config)
     jobs = config.layout().jobs
     print(f"{arguments.config}: nothing wrong found; {jobs:,} jobs that generate")

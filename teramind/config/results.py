@@ -31,6 +31,8 @@ def refuse_unwritable_results(config: Config) -> None:
     """
     folder = Path(config.results).absolute()
     present = next(path for path in (folder, *folder.parents) if path.exists())
+    if not present.is_dir():
+        raise UserError(f"results: {config.results}: {present} is a file; name a folder")
     if not os.access(present, os.W_OK):
         raise UserError(f"results: {config.results} cannot be written to")
 
