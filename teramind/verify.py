@@ -1,4 +1,4 @@
-"""Finished results against their records: every shard must have the digest that was written down.
+"""Finished results against their records: shards by digest, metadata by their text.
 
 A record is the receipt of a slab (its shards at level 0) or that of a section's pyramid (the levels
 above). Records are what Snakemake sees of the volume: without one, it makes its shards again.
@@ -17,6 +17,7 @@ from typing import Any
 
 from teramind.errors import UserError
 from teramind.volume import verify_shards
+from teramind.volume.metadata import damaged_metadata, restore_metadata
 
 FOLDERS = ("receipts", "pyramid")
 """Where the records lie, beside the volume."""
@@ -41,45 +42,54 @@ class Finding:
 
 
 def verify(results: Path, *, repair: bool, threads: int) -> str:
-    """Compare every recorded shard of a results folder with its record.
+    """Compare every recorded shard of a results folder with its record, and the metadata.
 
     Each shard is read once, in blocks: memory stays small whatever the volume.
 
     Args:
         results: the results folder.
-        repair: remove the records that do not hold, so that Snakemake makes their shards again.
+        repair: remove the records that do not hold, so that Snakemake makes their shards again,
+            and write damaged metadata as they were.
         threads: shards read at a time.
 
     Returns:
         A line that says what was compared.
 
     Raises:
-        UserError: one line per shard that is missing or differs and per unreadable record.
+        UserError: one line per shard or metadata file that is missing or differs and per
+            unreadable record.
     """
-    findings = compare(results / "volume" / "volume.zarr", threads=threads)
-    if not findings:
-        raise UserError(
-            f"{results}/volume: no record of any shard; snakemake writes them as it makes the slabs"
-        )
+    volume = results / "volume" / "volume.zarr"
+    findings, metadata = compare(volume, threads=threads), damaged_metadata(volume)
     bad = [finding for finding in findings if finding.faults]
-    if not bad:
+    if not bad and not metadata:
         shards = sum(finding.shards for finding in findings)
         return f"{results}: {shards} shards of {len(findings)} records are as they were written"
-    if repair:
-        for finding in bad:
-            finding.record.unlink(missing_ok=True)
-        then = "removed; snakemake, run as before, makes their shards again"
-    else:
-        then = f"`teramind verify --repair {results}` removes them for snakemake to make again"
-    lines = [line for finding in bad for line in finding.faults]
-    raise UserError(*lines, f"{len(bad)} of {len(findings)} records do not hold: {then}")
+    lines = [f"{volume / name}: differs from what was written, or is missing" for name in metadata]
+    lines += [line for finding in bad for line in finding.faults]
+    if not repair:
+        mend = f"`teramind verify --repair {results}` prepares the repair"
+        lines.append(f"{len(bad)} of {len(findings)} records do not hold: {mend}")
+        raise UserError(*lines)
+    if metadata:
+        restore_metadata(volume, metadata)
+        lines.append(f"{len(metadata)} metadata files: written as they were")
+    for finding in bad:
+        finding.record.unlink(missing_ok=True)
+    then = "removed; snakemake, run as before, makes their shards again"
+    lines += [f"{len(bad)} of {len(findings)} records do not hold: {then}"] if bad else []
+    raise UserError(*lines)
 
 
 def compare(volume: Path, *, threads: int) -> list[Finding]:
     """One finding per record of a volume, in the order of their names."""
-    if not (volume / "zarr.json").is_file():
+    if not volume.is_dir():
         raise UserError(f"{volume}: no volume here; name a results folder that has one")
     records = [path for name in FOLDERS for path in sorted((volume.parent / name).glob("*.json"))]
+    if not records:
+        raise UserError(
+            f"{volume.parent}: no record of any shard; snakemake writes them with the slabs"
+        )
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(partial(_compare, volume), records))
 

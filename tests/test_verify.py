@@ -10,6 +10,7 @@ from teramind.errors import UserError
 from teramind.files import write_json
 from teramind.verify import require_section, verify
 from teramind.volume import build_pyramid, create_volume, write_slab
+from teramind.volume.metadata import read_metadata
 
 SLAB = 128
 SIZE = 640
@@ -30,6 +31,7 @@ def results(tmp_path):
         stains=("DAPI", "PolyT"),
         attributes={},
     )
+    write_json(folder / "layout.json", {"metadata": read_metadata(volume)})
     rng = np.random.default_rng(0)
     for row in range(5):
         for col in range(5):
@@ -94,6 +96,19 @@ def test_any_flipped_bit_of_any_shard_is_found(results):
         assert faults(results)[0].startswith(f"{shard} differs")
         shard.write_bytes(content)
     verify(results, repair=False, threads=1)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "1/zarr.json"])
+@pytest.mark.parametrize("content", [None, "{}", "\xff"])
+def test_metadata_are_compared_and_written_as_they_were(results, name, content):
+    path = results / "volume/volume.zarr" / name
+    whole = snapshot(results)
+    path.unlink() if content is None else path.write_bytes(content.encode("latin1"))
+    assert faults(results)[0] == f"{path}: differs from what was written, or is missing"
+    with pytest.raises(UserError, match="1 metadata files: written as they were"):
+        verify(results, repair=True, threads=1)
+    assert snapshot(results) == whole
+    assert "are as they were written" in verify(results, repair=False, threads=1)
 
 
 def test_repair_removes_the_records_that_do_not_hold_and_no_other(results):

@@ -220,6 +220,17 @@ def test_one_machine_has_one_gpu_and_its_own_memory(tmp_path):
     assert '"mem_mb", 900' in provided.search(asked)[0]
 
 
+def test_lost_metadata_come_back_and_nothing_is_drawn_anew(finished, tmp_path):
+    project = finished.copy(tmp_path / "copy")
+    before = project.files("volume/**/*")
+    (project.results / "volume/volume.zarr/0/zarr.json").unlink()
+    status, printed = project.attempt("verify")
+    assert status != 0
+    assert "0/zarr.json: differs from what was written, or is missing" in printed
+    assert project.files("volume/**/*") == before
+    assert not planned(project.run("-n"))
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     before = finished.files("**/*")
     assert "Nothing to be done" in finished.run()

@@ -7,7 +7,10 @@ from teramind.job import job
 with job(snakemake) as config:
     from teramind.files import write_json
     from teramind.volume import create_volume
+    from teramind.volume.metadata import read_metadata
     from teramind.volume.planned import volume_settings
 
-    made = create_volume(Path(snakemake.params.volume), **volume_settings(config))
-    write_json(snakemake.output[0], {"shape": made.shape, "levels": made.levels})
+    volume = Path(snakemake.params.volume)
+    made = create_volume(volume, **volume_settings(config))
+    record = {"shape": made.shape, "levels": made.levels, "metadata": read_metadata(volume)}
+    write_json(snakemake.output[0], record)
