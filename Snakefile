@@ -23,6 +23,7 @@ rule all:
         RECEIPTS,
         PYRAMIDS,
         slides,
+        ATTENTION_RECEIPTS,
         ATTENTION_RESULTS,
         results("report.html"),
     localrule: True
@@ -30,6 +31,7 @@ rule all:
 
 rule attention_all:
     input:
+        ATTENTION_RECEIPTS,
         ATTENTION_RESULTS,
     localrule: True
 

@@ -1,17 +1,17 @@
 """Finished results against their records: shards by digest, metadata by their text.
 
 A record is the receipt of a slab (its shards at level 0) or that of a section's pyramid (the levels
-above). Records are what Snakemake sees of the volume: without one, it makes its shards again.
+above), of the volume or of the attention maps. Records are what Snakemake sees of them: without
+one, it makes its shards again.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from teramind.volume import verify_shards
 from teramind.volume.metadata import damaged_metadata, restore_metadata
 
 FOLDERS = ("receipts", "pyramid")
-"""Where the records lie, beside the volume."""
+"""Where the records lie, beside their volumes."""
 
 _SHARD = re.compile(r"\d+/c/\d+/(?P<section>\d+)/\d+/\d+")
 """Path of a shard in a volume: level, stain, section, row, column."""
@@ -60,7 +60,7 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
             unreadable record.
     """
     volume = results / "volume" / "volume.zarr"
-    findings, metadata = compare(volume, threads=threads), damaged_metadata(volume)
+    findings, metadata = compare(results, threads=threads), damaged_metadata(volume)
     bad = [finding for finding in findings if finding.faults]
     if not bad and not metadata:
         shards = sum(finding.shards for finding in findings)
@@ -81,17 +81,20 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
     raise UserError(*lines)
 
 
-def compare(volume: Path, *, threads: int) -> list[Finding]:
-    """One finding per record of a volume, in the order of their names."""
-    if not volume.is_dir():
-        raise UserError(f"{volume}: no volume here; name a results folder that has one")
-    records = [path for name in FOLDERS for path in sorted((volume.parent / name).glob("*.json"))]
+def compare(results: Path, *, threads: int) -> list[Finding]:
+    """One finding per record of the volume and of the attention maps, in their order."""
+    if not any(path.is_dir() for path in (results / "volume/volume.zarr", results / "attention")):
+        raise UserError(f"{results}/volume/volume.zarr: no volume here; name a results folder")
+    records = [
+        path
+        for kind in ("volume", "attention")
+        for name in FOLDERS
+        for path in sorted((results / kind / name).glob("*.json"))
+    ]
     if not records:
-        raise UserError(
-            f"{volume.parent}: no record of any shard; snakemake writes them with the slabs"
-        )
+        raise UserError(f"{results}: no record of any shard; snakemake writes them with the slabs")
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(partial(_compare, volume), records))
+        return list(pool.map(_compare, records))
 
 
 def require_section(volume: Path, receipts: Iterable[Path], *, z: int) -> None:
@@ -102,34 +105,49 @@ def require_section(volume: Path, receipts: Iterable[Path], *, z: int) -> None:
     """
     lines = []
     for path in receipts:
-        shards = [shard for shard in _read(path)["shards"] if _section(shard) == z]
+        shards = [shard for shard in _read(path)[volume] if _section(shard) == z]
         lines += [f"{line}; {_again(path)}" for line in verify_shards(volume, shards)]
     if lines:
         raise UserError(*lines)
 
 
-def _compare(volume: Path, path: Path) -> Finding:
+def _compare(path: Path) -> Finding:
     try:
-        shards = _read(path)["shards"]
+        found = _read(path)
     except UserError as error:
         return Finding(path, 0, (str(error),))
-    return Finding(path, len(shards), tuple(verify_shards(volume, shards)))
+    faults = [line for volume, shards in found.items() for line in verify_shards(volume, shards)]
+    return Finding(path, sum(map(len, found.values())), tuple(faults))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A record of the slab or section that its file is named after."""
+def _read(path: Path) -> dict[Path, list[dict[str, Any]]]:
+    """The shards of each volume in a record of the slab or section that its file is named after.
+
+    A record of attention has them by pathway, which is the name of a volume.
+    """
+    folder = path.parent.parent
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         name = record["slab"] if "slab" in record else f"{record['section']:03d}"
-        for shard in record["shards"]:
-            _section(shard)
-            if not {"bytes", "blake2b"} <= shard.keys():
-                raise KeyError(shard["path"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        shards = record["shards"]
+        by_name = shards if isinstance(shards, dict) else {"volume": shards}
+        found = {folder / f"{volume}.zarr": _checked(listed) for volume, listed in by_name.items()}
+        if any(volume.parent != folder for volume in found):
+            raise ValueError(path)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise UserError(f"{path}: damaged; {_again(path)}") from None
     if name != path.stem:
         raise UserError(f"{path}: holds the record of {name}; {_again(path)}")
-    return record
+    return found
+
+
+def _checked(shards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same. Raises ValueError or KeyError for entries that are none."""
+    for shard in shards:
+        _section(shard)
+        if not {"bytes", "blake2b"} <= shard.keys():
+            raise KeyError(shard["path"])
+    return list(shards)
 
 
 def _section(shard: dict[str, Any]) -> int:

@@ -171,7 +171,7 @@ def test_the_command_ends_with_a_status(results, capsys):
 def test_a_volume_without_records_does_not_pass(results):
     for record in [*results.glob("volume/receipts/*"), *results.glob("volume/pyramid/*")]:
         record.unlink()
-    assert faults(results)[0].startswith(f"{results}/volume: no record of any shard")
+    assert faults(results)[0].startswith(f"{results}: no record of any shard")
 
 
 def test_a_folder_without_a_volume_is_refused(tmp_path):

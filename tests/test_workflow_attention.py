@@ -84,6 +84,18 @@ def test_a_pathway_is_a_valid_volume_with_named_channels(finished, pathway, gene
         assert verify_shards(path, json.loads(receipt.read_text())["shards"][pathway]) == []
 
 
+def test_a_damaged_map_is_found_and_made_again(finished, tmp_path):
+    project = finished.copy(tmp_path / "copy")
+    before = project.files("attention/**/*.zarr/**/*", "attention/receipts/*")
+    shard = next(p for p in project.results.glob("attention/TRIO.zarr/0/c/**/*") if p.is_file())
+    shard.write_bytes(shard.read_bytes()[:-1])
+    status, printed = project.attempt("verify")
+    assert status != 0
+    assert f"{shard.relative_to(project.folder)} differs" in printed
+    project.run("attention_all")
+    assert project.files("attention/**/*.zarr/**/*", "attention/receipts/*") == before
+
+
 def test_the_maps_are_attention_times_counts(finished):
     network = load_network(finished.folder / "network.safetensors")
     voxels = read_volume(finished.results / "attention/PAIR.zarr")
