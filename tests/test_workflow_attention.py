@@ -188,7 +188,8 @@ def test_pairs_are_ordered_and_their_chances_are_chances(finished):
     assert len(table) == 2 * 6  # all ordered pairs of three genes
     assert (table.gene != table.attends_to).all()
     assert table.p.between(1 / 100, 1).all()
-    assert (table.q >= table.p).all()
+    assert table.p_corrected.between(1 / 100, 1).all()
+    assert table.sort_values("z", key=np.abs).p_corrected.is_monotonic_decreasing
     for _, rows in table.groupby("region"):
         assert rows.z.abs().is_monotonic_decreasing
 

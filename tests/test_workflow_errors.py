@@ -87,7 +87,8 @@ def test_negative_counts_of_cells_are_refused(tmp_path):
         obsm={"spatial": np.array([[10.0, 10.0], [20.0, 20.0]])},
     )
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    project = Project(tmp_path, expression={"kind": "cells", "source": "cells.h5ad"})
+    expression = {"kind": "cells", "source": "cells.h5ad"}
+    project = Project(tmp_path, expression=expression, plane__sections=1)
     assert "X, cell 1: holds -1: counts must be whole numbers from 0" in project.fail(*BIN)
     assert no_raster(project)
 
