@@ -212,6 +212,14 @@ def test_a_volume_is_compared_where_it_lies(files):
     assert all(row["whole"]["generated"] > 0.999 for row in record["sections"])
 
 
+def test_a_volume_that_does_not_say_where_it_lies_is_refused(files):
+    paths = files(noise(1), noise(2))
+    metadata = paths["volume"] / "zarr.json"
+    metadata.write_text(metadata.read_text().replace("first_pixel", "other"))
+    with pytest.raises(UserError, match="another version made it: remove it"):
+        evaluate(**paths, holdout=None)
+
+
 def test_without_real_images_the_volume_is_judged_by_itself(files):
     paths = files(noise(12), noise(12))
     alone, compared = (

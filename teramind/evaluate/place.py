@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from teramind.errors import UserError
 from teramind.geometry import Rect
 from teramind.volume import VolumeLayout
 
@@ -16,7 +17,17 @@ class Place(NamedTuple):
 
 
 def volume_place(layout: VolumeLayout) -> Place:
-    """Read a volume's place off what its metadata say of its first voxel."""
-    y, x = layout.attributes["first_pixel"]
+    """Read a volume's place off what its metadata say of its first voxel.
+
+    Raises:
+        UserError: when they say nothing.
+    """
     _, _, height, width = layout.shape
-    return Place(int(layout.attributes["first_section"]), Rect(int(y), int(x), height, width))
+    try:
+        first, (y, x) = layout.attributes["first_section"], layout.attributes["first_pixel"]
+    except KeyError:
+        raise UserError(
+            "volume: its metadata do not say where it lies; another version made it: remove it and "
+            "run again to draw it anew"
+        ) from None
+    return Place(int(first), Rect(int(y), int(x), height, width))
