@@ -67,17 +67,17 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
         return f"{results}: {shards} shards of {len(findings)} records are as they were written"
     lines = [f"{volume / name}: differs from what was written, or is missing" for name in metadata]
     lines += [line for finding in bad for line in finding.faults]
-    if not repair:
-        mend = f"`teramind verify --repair {results}` prepares the repair"
-        lines.append(f"{len(bad)} of {len(findings)} records do not hold: {mend}")
-        raise UserError(*lines)
+    mend = f"`teramind verify --repair {results}` prepares the repair"
     if metadata:
+        then = "written as they were" if repair else mend
+        lines.append(f"{len(metadata)} metadata files: {then}")
+    if bad:
+        then = "removed; snakemake, run as before, makes their shards again" if repair else mend
+        lines.append(f"{len(bad)} of {len(findings)} records do not hold: {then}")
+    if repair:
         restore_metadata(volume, metadata)
-        lines.append(f"{len(metadata)} metadata files: written as they were")
-    for finding in bad:
-        finding.record.unlink(missing_ok=True)
-    then = "removed; snakemake, run as before, makes their shards again"
-    lines += [f"{len(bad)} of {len(findings)} records do not hold: {then}"] if bad else []
+        for finding in bad:
+            finding.record.unlink(missing_ok=True)
     raise UserError(*lines)
 
 

@@ -131,7 +131,8 @@ def coarse_rect(rect: Rect, step: int) -> Rect:
 
 def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
     """In pixels of a quarter of the narrowest smoothing, or as they are where they are larger."""
-    step = max(1, 1 << int(math.log2(max(min(SCALES_UM) / (4 * fine.pixel_size_um), 1))))
+    finer = min(SCALES_UM) / (4 * fine.pixel_size_um)
+    step = 1 << int(math.log2(max(finer, 1)))  # a power of two, which divides a tile
     scene, area = fine.coarser(step), coarse_rect(area, step)
     pixel, target = scene.pixel_size_um, scene.real
     assert target is not None
