@@ -10,7 +10,8 @@ from training_pair import FIELD, SETTINGS, blob_windows, write_raster
 from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network, save_network
-from teramind.network.initial import copy_weights, start_as_copy, wake_genes
+from teramind.network.initial import copy_weights, start_as_copy
+from teramind.network.initial_genes import wake_genes
 from teramind.training.dataset import PairedImages, TrainingWindows
 from teramind.training.trainer import Trainer
 
@@ -130,3 +131,27 @@ def test_gene_features_start_with_deviation_one() -> None:
         for level in network.genes(counts):
             deviation = level.std((0, 1, 2, 3))
             assert torch.allclose(deviation, torch.ones_like(deviation), atol=0.05)
+
+
+def test_gene_features_start_with_the_counts_of_every_gene_where_they_lie() -> None:
+    """A line through the features of a bin explains the counts there; random weights lose them."""
+    spec = NetworkSpec(patch=64, sections=4, stains=("DAPI",), genes=12, base=4, embed=8)
+    torch.manual_seed(0)
+    network, random = Network(spec).eval(), Network(spec).eval()
+    level = torch.randn(200, 1, 1, 1, 12)  # genes vary from patch to patch more than within
+    counts = torch.poisson((level + 0.5 * torch.randn(200, 4, 4, 4, 12)).exp())
+    wake_genes(network, counts)
+    for features in network.genes(counts):
+        assert explained(features, counts[:, :, :, 1:3]) > 0.5
+    assert explained(random.genes(counts)[3], counts[:, :, :, 1:3]) < 0.05
+
+
+@torch.no_grad()
+def explained(features: torch.Tensor, counts: torch.Tensor) -> float:
+    """Part of the variance of log counts (n, bins, bins, z, G) that is linear in features there."""
+    each = features.shape[1] // counts.shape[1]
+    middles = features[:, each // 2 :: each, each // 2 :: each].flatten(0, 3)
+    known = torch.cat([middles, torch.ones(len(middles), 1)], 1)
+    wanted = counts.flatten(0, 3).log1p()
+    left = wanted - known @ torch.linalg.lstsq(known, wanted).solution
+    return 1 - float(left.var(0).sum() / wanted.var(0).sum())

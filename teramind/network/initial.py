@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teramind.network.blocks import upsample
 from teramind.network.unet import Network, sinusoid, stains_last
 from teramind.schedule import TRAINING_STEPS
 from teramind.variance import alphas_cumprod
@@ -41,9 +40,6 @@ SMOOTH = 0.01
 
 BEND = 3.0
 """Spread of the weights of the time embedding's first layer: how far it departs from linear."""
-
-SHARPNESS = 2.2
-"""Initial weight of the gene queries' norm: a gene attends mostly to itself, exp(2.2^2) to 1."""
 
 
 def has_room(network: Network) -> bool:
@@ -181,32 +177,6 @@ def _fade(network: Network, spread: float) -> None:
     layer.bias.zero_()
     layer.weight[:channels] = fitted[:-1].T
     layer.bias[:channels] = fitted[-1]
-
-
-@torch.no_grad()
-def wake_genes(network: Network, counts: Tensor) -> None:
-    """Scale the gene branch so that every channel of its features has mean 0 and deviation 1.
-
-    Args:
-        network: freshly made.
-        counts: (n, bins, bins, S, G) of training patches to measure it on.
-    """
-    branch = network.genes
-    attention = branch.attention
-    attention.query_norm.weight.fill_(SHARPNESS)
-    grid = counts.permute(0, 4, 3, 1, 2)
-    _standardise(attention.reduce, attention(grid))
-    features = upsample(attention(grid))
-    for layer in branch.widen:
-        _standardise(layer, layer(F.silu(features)))
-        features = upsample(layer(F.silu(features)))
-
-
-def _standardise(layer: Any, output: Tensor) -> None:
-    """Change weight and bias so that `output` (n, y, x, z, c) has mean 0, deviation 1."""
-    mean, deviation = output.mean((0, 1, 2, 3)), output.std((0, 1, 2, 3)).clamp(min=1e-3)
-    layer.weight /= deviation[:, None, None, None, None]
-    layer.bias.copy_((layer.bias - mean) / deviation)
 
 
 class Readout:

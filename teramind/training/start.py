@@ -11,7 +11,8 @@ from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patch
 from teramind.errors import UserError
 from teramind.files import digest
 from teramind.network import Network
-from teramind.network.initial import Readout, has_room, start_as_copy, wake_genes
+from teramind.network.initial import Readout, has_room, start_as_copy
+from teramind.network.initial_genes import wake_genes
 from teramind.schedule import TRAINING_STEPS
 from teramind.training.dataset import Batch, WindowSource
 
@@ -69,7 +70,7 @@ def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
 def set_starting_weights(
     network: Network, windows: WindowSource, spread: Tensor, device: torch.device
 ) -> None:
-    """Give a new network the weights of `network.initial`; small ones only audible genes.
+    """Give a new network the weights of `network.initial_genes` and, with room, `network.initial`.
 
     Args:
         network: on the CPU, and there it stays.

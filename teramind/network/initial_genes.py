@@ -1,0 +1,111 @@
+"""Where the gene branch starts training: it passes on the counts of every gene, where they lie.
+
+The published branch has no residual path. From random weights its attention averages genes, its
+norm forgets how many molecules there were, and its convolutions mix what is left: a linear readout
+finds half as much of the images in its features as in the counts, and training needs thousands of
+windows to repair that. Here every part starts as near to the identity as its form allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from teramind.network.blocks import upsample
+from teramind.network.genes import GeneAttention
+from teramind.network.spec import NetworkSpec
+from teramind.network.unet import Network
+
+SHARPNESS = 4.0
+"""Weight of the queries' norm: exp(4^2) to 1 for a gene itself against one unlike it."""
+
+FAINT = 0.3
+"""Constant in the queries, so that genes without molecules attend to each other."""
+
+MIXED = 0.3
+"""Part of the random weights that are kept beside the identity."""
+
+
+@torch.no_grad()
+def wake_genes(network: Network, counts: Tensor) -> None:
+    """Start the gene branch as described above, each channel with mean 0 and deviation 1.
+
+    Args:
+        network: freshly made.
+        counts: (n, bins, bins, S, G) of training patches to measure it on.
+    """
+    branch = network.genes
+    attention, grid = branch.attention, counts.permute(0, 4, 3, 1, 2)
+    _pass_tokens(attention, network.spec, grid[grid > 0].square().mean().sqrt())
+    _start_as_identity(attention.reduce)
+    _standardise(attention.reduce, attention(grid))
+    features = upsample(attention(grid))
+    for layer in branch.widen:
+        _start_as_identity(layer)
+        _standardise(layer, layer(F.silu(features)))
+        features = upsample(layer(F.silu(features)))
+
+
+def _pass_tokens(attention: GeneAttention, spec: NetworkSpec, size: Tensor) -> None:
+    """Let tokens pass attention, norm and MLP.
+
+    A constant of `size`, the root mean square of counts, in one direction of the token holds up
+    what the norm divides by: fewer counts pass in proportion, more are compressed. Counts are not
+    heard in that direction.
+    """
+    width = spec.gene_token
+    identity, carrier = torch.eye(width), _alternating(spec)
+    heard = identity - torch.outer(carrier, carrier)
+    for layer, weight in (
+        (attention.query, identity),
+        (attention.value, identity),
+        (attention.project, heard),
+    ):
+        layer.weight.copy_(weight)
+        layer.bias.zero_()
+    attention.query_norm.weight.fill_(SHARPNESS)
+    attention.query.bias.copy_(FAINT * carrier)
+    attention.project.bias.copy_(size * width**0.5 * carrier)
+    # gelu(u) - gelu(-u) = u
+    for layer in (attention.mlp_in, attention.mlp_out):
+        layer.weight *= MIXED
+        layer.bias.zero_()
+    attention.mlp_in.weight[: 2 * width] = torch.cat([heard, -heard])
+    attention.mlp_out.weight[:, : 2 * width] = torch.cat([identity, -identity], 1)
+
+
+def _alternating(spec: NetworkSpec) -> Tensor:
+    """Direction of a token whose sign changes from bin to bin and section to section, length 1.
+
+    Tissue has the least in it.
+    """
+    z, y, x = torch.meshgrid(
+        *(torch.arange(n) for n in (spec.sections, spec.bins, spec.bins)), indexing="ij"
+    )
+    signs = (1 - 2 * ((z + y + x) % 2)).flatten().float()
+    return signs / signs.norm()
+
+
+def _start_as_identity(layer: Any) -> None:
+    """Let a convolution pass its input, or turn it into more or fewer channels.
+
+    The random weights keep the part `MIXED`.
+    """
+    outputs, inputs, *kernel = layer.weight.shape
+    size = layer.weight.square().sum() ** 0.5
+    turned = torch.eye(inputs) if outputs == inputs else torch.empty(outputs, inputs)
+    if outputs != inputs:
+        nn.init.orthogonal_(turned)
+    layer.weight *= MIXED
+    middle = tuple(edge // 2 for edge in kernel)
+    layer.weight[:, :, *middle] += turned * size / turned.norm()
+
+
+def _standardise(layer: Any, output: Tensor) -> None:
+    """Change weight and bias so that `output` (n, y, x, z, c) has mean 0, deviation 1."""
+    mean, deviation = output.mean((0, 1, 2, 3)), output.std((0, 1, 2, 3)).clamp(min=1e-3)
+    layer.weight /= deviation[:, None, None, None, None]
+    layer.bias.copy_((layer.bias - mean) / deviation)
