@@ -100,6 +100,11 @@ def write_json(path: str | Path, obj: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file that this program wrote."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
 def digest(source: str | Path | bytes | memoryview) -> str:
     """Return the 128-bit BLAKE2b digest, 32 hexadecimal digits, of bytes or of a path's content."""
     if isinstance(source, bytes | memoryview):

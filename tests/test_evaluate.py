@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from evaluated import evaluate_volume
 
 from teramind.errors import UserError
-from teramind.evaluate import Lattice, evaluate
+from teramind.evaluate import Lattice
 from teramind.evaluate.baseline import fit_regression
 from teramind.evaluate.headline import headline
 from teramind.expression import Raster, RasterWriter
@@ -71,7 +72,7 @@ def files(tmp_path):
 
 def test_identical_images_correlate_fully(files):
     image = noise(1)
-    record = evaluate(**files(image, image), holdout=HOLDOUT)
+    record = evaluate_volume(**files(image, image), holdout=HOLDOUT)
     assert len(record["sections"]) == 2 * SECTIONS
     for row in record["sections"]:
         assert row["holdout"]["generated"] == pytest.approx(1, abs=1e-6)
@@ -82,7 +83,7 @@ def test_identical_images_correlate_fully(files):
 def test_images_that_are_molecule_density_give_the_baseline_a_full_score(files):
     molecules = noise(2, (SECTIONS, HEIGHT // BIN, WIDTH // BIN))
     real = np.broadcast_to(on_pixels(molecules), (2, SECTIONS, HEIGHT, WIDTH))
-    record = evaluate(**files(noise(3), real, molecules), holdout=HOLDOUT)
+    record = evaluate_volume(**files(noise(3), real, molecules), holdout=HOLDOUT)
     for row in record["sections"]:
         assert row["holdout"]["density"] == pytest.approx(1, abs=1e-6)
         assert row["holdout"]["generated"] < 0.9
@@ -102,7 +103,7 @@ def test_the_regression_knows_which_gene_is_bright_and_does_not_see_the_holdout(
 
 
 def test_a_holdout_of_everything_leaves_density_but_no_regression(files):
-    record = evaluate(**files(noise(3), noise(4)), holdout=FIELD)
+    record = evaluate_volume(**files(noise(3), noise(4)), holdout=FIELD)
     holdout = record["sections"][0]["holdout"]
     assert record["regression"] is None
     assert {"density", "generated"} <= set(holdout)
@@ -125,13 +126,13 @@ def test_the_regression_is_fitted_where_there_is_expression(files):
 def test_the_neighbour_is_the_real_section_beside(files):
     real = noise(4)
     real[:, 1] = real[:, 0]
-    record = evaluate(**files(noise(3), real), holdout=None)
+    record = evaluate_volume(**files(noise(3), real), holdout=None)
     assert all(row["whole"]["neighbour"] == pytest.approx(1) for row in record["sections"])
 
 
 def test_the_table_holds_every_measure_once_and_twice_over(files):
     paths = files(noise(1), noise(2))
-    evaluate(**paths, holdout=HOLDOUT)
+    evaluate_volume(**paths, holdout=HOLDOUT)
     table = pd.read_csv(paths["table"])
     keys = ["section", "stain", "area", "subject", "measure", "scale_um"]
     assert not table.duplicated(keys).any()
@@ -150,7 +151,7 @@ def test_the_headline_averages_the_nuclear_stain_over_the_holdout(files):
     generated = real.copy()
     generated[0, 0][HOLDOUT.within(FIELD)] = 255 - real[0, 0][HOLDOUT.within(FIELD)]
     paths = files(generated, real)
-    evaluate(**paths, holdout=HOLDOUT)
+    evaluate_volume(**paths, holdout=HOLDOUT)
     table = pd.read_csv(paths["table"])
     found = headline(table)
     assert 0.4 > found["correlation_5um"] > -0.1  # -1 and 1, smoothed over the holdout's edge
@@ -162,10 +163,10 @@ def test_the_headline_averages_the_nuclear_stain_over_the_holdout(files):
 
 def test_tiles_do_not_change_a_measure(files, monkeypatch):
     paths = files(noise(1), noise(2))
-    evaluate(**paths, holdout=None)
+    evaluate_volume(**paths, holdout=None)
     whole = pd.read_csv(paths["table"])
     monkeypatch.setattr("teramind.evaluate.measure.TILE", 64)
-    evaluate(**paths, holdout=None)
+    evaluate_volume(**paths, holdout=None)
     keys = ["section", "stain", "area", "subject", "measure", "scale_um"]
     both = whole.merge(pd.read_csv(paths["table"]), on=keys, suffixes=("", "_tiled"))
     assert len(both) == len(whole)
@@ -176,7 +177,7 @@ def test_tiles_do_not_change_a_measure(files, monkeypatch):
 
 
 def test_constant_images_have_no_correlation(files):
-    record = evaluate(**files(np.full_like(noise(0), 7), noise(6)), holdout=None)
+    record = evaluate_volume(**files(np.full_like(noise(0), 7), noise(6)), holdout=None)
     assert all(row["whole"]["generated"] is None for row in record["sections"])
     assert all(row["whole"]["density"] is not None for row in record["sections"])
 
@@ -185,7 +186,7 @@ def test_the_holdout_is_judged_apart_from_the_whole(files):
     generated, real = noise(7), noise(7)
     inside = (..., *HOLDOUT.within(FIELD))
     generated[inside] = 255 - real[inside]
-    record = evaluate(**files(generated, real), holdout=HOLDOUT)
+    record = evaluate_volume(**files(generated, real), holdout=HOLDOUT)
     for row in record["sections"]:
         assert row["holdout"]["generated"] < 0 < row["whole"]["generated"]
         cut = real[["DAPI", "PolyT"].index(row["stain"]), row["section"]][HOLDOUT.within(FIELD)]
@@ -196,7 +197,7 @@ def test_the_holdout_is_judged_apart_from_the_whole(files):
 
 def test_without_a_holdout_only_the_whole_is_judged(files):
     paths = files(noise(8), noise(9))
-    record = evaluate(**paths, holdout=None)
+    record = evaluate_volume(**paths, holdout=None)
     assert record["holdout"] is None
     assert all(row["holdout"] is None for row in record["sections"])
     assert json.loads(paths["summary"].read_text()) == record
@@ -206,7 +207,7 @@ def test_a_volume_is_compared_where_it_lies(files):
     """A volume of a region and of inner sections meets its own pixels of larger images."""
     real = noise(11, (2, 3, HEIGHT, WIDTH))
     generated = np.pad(real[:, 1:, 16:, 32:], ((0, 0), (0, 0), (0, 8), (0, 8)))
-    record = evaluate(**files(generated, real, section=1, corner=(16, 32)), holdout=None)
+    record = evaluate_volume(**files(generated, real, section=1, corner=(16, 32)), holdout=None)
     assert record["whole"] == [16, 32, HEIGHT - 16, WIDTH - 32]
     assert [row["section"] for row in record["sections"]] == [1, 1, 2, 2]
     assert all(row["whole"]["generated"] > 0.999 for row in record["sections"])
@@ -217,13 +218,14 @@ def test_a_volume_that_does_not_say_where_it_lies_is_refused(files):
     metadata = paths["volume"] / "zarr.json"
     metadata.write_text(metadata.read_text().replace("first_pixel", "other"))
     with pytest.raises(UserError, match="another version made it: remove it"):
-        evaluate(**paths, holdout=None)
+        evaluate_volume(**paths, holdout=None)
 
 
 def test_without_real_images_the_volume_is_judged_by_itself(files):
     paths = files(noise(12), noise(12))
     alone, compared = (
-        evaluate(**paths | change, holdout=None)["sections"] for change in ({"reference": None}, {})
+        evaluate_volume(**paths | change, holdout=None)["sections"]
+        for change in ({"reference": None}, {})
     )
     for row, other in zip(alone, compared, strict=True):
         assert set(row["whole"]) == {"grey", "nuclei", "borders"}
@@ -244,7 +246,7 @@ def test_the_frechet_distance_of_real_images_is_its_floor(files, monkeypatch, br
     real = noise(13)
     generated = np.clip(real.astype(int) + brighter, 0, 255).astype(np.uint8)
     paths = files(generated, real)
-    record = evaluate(**paths, holdout=HOLDOUT, frechet="any")
+    record = evaluate_volume(**paths, holdout=HOLDOUT, frechet="any")
     assert {(row["stain"], row["area"]) for row in record["frechet"]} == {
         (stain, area) for stain in ("DAPI", "PolyT") for area in ("holdout", "whole")
     }
@@ -268,5 +270,5 @@ def test_the_frechet_distance_of_real_images_is_its_floor(files, monkeypatch, br
 def test_what_cannot_be_compared_is_refused(files, reference, holdout, place, complaint):
     paths = files(noise(1), reference, **place)
     with pytest.raises(UserError, match=complaint):
-        evaluate(**paths, holdout=holdout)
+        evaluate_volume(**paths, holdout=holdout)
     assert not paths["summary"].exists() and not paths["table"].exists()

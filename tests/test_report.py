@@ -10,10 +10,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import zarr
+from evaluated import evaluate_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teramind.evaluate import Lattice, evaluate
+from teramind.evaluate import Lattice
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
@@ -150,7 +151,7 @@ def extras(folder, run):
     real = np.full((2, SECTIONS, HEIGHT - 4, WIDTH - 4), 10, np.uint8)
     real[0, :, 20:40, 20:60] = 200
     zarr.create_array(folder / "real.zarr", shape=real.shape, dtype="uint8")[:] = real
-    evaluate(
+    evaluate_volume(
         volume=run["volume"],
         raster=run["raster"],
         reference=folder / "real.zarr",

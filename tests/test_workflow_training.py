@@ -200,7 +200,10 @@ def test_one_section_is_judged_without_a_neighbour(judged):
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({"reference__holdout": [0, 0, 128, 64]}, {"split", "evaluate", "report"}),
+        (
+            {"reference__holdout": [0, 0, 128, 64]},
+            {"split", "fit_baseline", "evaluate_section", "evaluate", "report"},
+        ),
         ({"evaluation__frechet": "efficientnet-lite0"}, {"evaluate", "report"}),
     ],
 )
@@ -209,6 +212,18 @@ def test_other_questions_are_answered_anew(judged, tmp_path, changes, again):
     project.configure(**JUDGED | changes)
     printed = project.run("-n")
     assert set(planned(printed)) - {"all"} == again
+
+
+def test_only_the_section_whose_measures_are_gone_is_measured_again(trained, tmp_path):
+    project = trained.copy(tmp_path / "copy")
+    table, parts = project.results / "evaluation.csv", project.results / "work/evaluation"
+    before = table.read_bytes()
+    table.unlink()
+    (parts / "001.json").unlink()
+    assert (parts / "000.json").exists()
+    assert planned(project.run("-n"))["evaluate_section"] == 1
+    project.run("--until", "evaluate")
+    assert table.read_bytes() == before
 
 
 def test_images_of_another_size_are_refused_before_they_are_compared_with(trained, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,51 +32,51 @@ class Comparison(NamedTuple):
     raster: Raster
     regression: Regression | None
     shared: Rect
+    holdout: Rect | None
     lattice: Lattice
-    finder: Finder
-    features: Features | None
 
-    def rows(self, areas: dict[str, Rect]) -> Iterator[dict[str, Any]]:
-        """Every measure of every section that both have, stain and area."""
-        for section in self.sections:
-            for c, stain in enumerate(self.layout.stains):
-                scene = self.scene(section, c)
-                for area, rect in areas.items():
-                    for measure in scene.measures(rect):
-                        yield {"section": section, "stain": stain, "area": area} | measure._asdict()
+    @property
+    def areas(self) -> dict[str, Rect]:
+        """What is judged apart: the holdout, if there is one, and all that is shared."""
+        held = {} if self.holdout is None else {"holdout": self.holdout.cut(self.shared)}
+        return {**held, "whole": self.shared}
+
+    def rows(self, section: int, finder: Finder) -> Iterator[dict[str, Any]]:
+        """Every measure of a section, by stain and area; `finder` finds nuclei."""
         for c, stain in enumerate(self.layout.stains):
-            for area, rect in areas.items():
-                for measure in self._frechet(c, rect):
+            scene = self.scene(section, c, finder)
+            for area, rect in self.areas.items():
+                for measure in scene.measures(rect):
+                    yield {"section": section, "stain": stain, "area": area} | measure._asdict()
+
+    def frechet_rows(self, features: Features) -> Iterator[dict[str, Any]]:
+        """The Frechet distance over all sections and its floor, by stain and area."""
+        for c, stain in enumerate(self.layout.stains):
+            for area, rect in self.areas.items():
+                for measure in self._frechet(features, c, rect):
                     yield {"section": None, "stain": stain, "area": area} | measure._asdict()
 
-    def histograms(self, area: Rect) -> dict[str, dict[str, list[int]]]:
-        """Pixels at each grey level of the area, all sections together: by stain and subject."""
+    def histograms(self, section: int) -> dict[str, dict[str, list[int]]]:
+        """Pixels of a section at each grey level of the first area, by stain and subject."""
         read = {"generated": self._read_generated}
         if self.reference is not None:
             read["real"] = self._read_real
-        found = {
+        tiles = list(blocks_of(next(iter(self.areas.values())), TILE))
+        return {
             stain: {
-                subject: sum(
-                    histogram(image(section, c, tile))
-                    for section in self.sections
-                    for tile in blocks_of(area, TILE)
-                )
+                subject: _levels(histogram(image(section, c, tile)) for tile in tiles)
                 for subject, image in read.items()
             }
             for c, stain in enumerate(self.layout.stains)
         }
-        return {
-            stain: {subject: np.asarray(levels, int).tolist() for subject, levels in one.items()}
-            for stain, one in found.items()
-        }
 
-    def _frechet(self, c: int, area: Rect) -> Iterator[Measure]:
+    def _frechet(self, features: Features, c: int, area: Rect) -> Iterator[Measure]:
         """The Frechet distance of one stain over all sections, and its floor."""
-        if self.features is None or self.reference is None:
+        if self.reference is None:
             return
         tiles = [(self.sections[k], rect) for k, rect in tiles_of(area, len(self.sections))]
         made, real = (
-            features_of(self.features, (read(section, c, rect) for section, rect in tiles))
+            features_of(features, (read(section, c, rect) for section, rect in tiles))
             for read in (self._read_generated, self._read_real)
         )
         found = frechet(made, real)
@@ -97,8 +97,8 @@ class Comparison(NamedTuple):
         """Where the volume lies."""
         return volume_place(self.layout)
 
-    def scene(self, section: int, c: int) -> Scene:
-        """One section of one stain."""
+    def scene(self, section: int, c: int, finder: Finder) -> Scene:
+        """One section of one stain, whose nuclei `finder` finds."""
         subjects: dict[str, Image] = {"generated": partial(self._read_generated, section, c)}
         if self.reference is not None:
             subjects["density"] = self._density(section)
@@ -113,7 +113,7 @@ class Comparison(NamedTuple):
             stain=self.layout.stains[c],
             pixel_size_um=self.layout.pixel_size_um,
             whole=self.shared,
-            finder=self.finder,
+            finder=finder,
             lattice=self.lattice,
         )
 
@@ -135,3 +135,8 @@ class Comparison(NamedTuple):
             return density(self.raster, section, rect) * np.float32(255 / max(largest, 1))
 
         return image
+
+
+def _levels(histograms: Iterable[NDArray[Any]]) -> list[int]:
+    levels: list[int] = np.sum(list(histograms), 0).astype(int).tolist()
+    return levels

@@ -25,9 +25,10 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     jobs |= dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
     compared = config.reference is not None
     optional = {"phantom": config.phantom is not None, "convert_checkpoint": config.converts}
-    optional |= {"resample_images": compared, "split": compared}
-    optional |= {"evaluate": compared or config.evaluation is not None}
+    optional |= dict.fromkeys(("resample_images", "split", "fit_baseline"), compared)
     jobs |= {rule: 1 for rule, asked in optional.items() if asked}
+    if compared or config.evaluation is not None:
+        jobs |= {"evaluate_section": layout.windows.generated, "evaluate": 1}
     archives = {config.source_archive, config.checkpoint_archive} - {None}
     jobs |= {"download": len(archives)} if archives else {}
     if config.train and config.trains:

@@ -10,7 +10,15 @@ from teramind.job_memory import slab_job_megabytes
 from teramind.plan.estimate import GIBI, Plan
 from teramind.plan.hardware import Hardware
 
-UNTIMED = ("phantom", "bin_expression", "resample_images", "train", "evaluate", "attention")
+UNTIMED = (
+    "phantom",
+    "bin_expression",
+    "resample_images",
+    "train",
+    "fit_baseline",
+    "evaluate_section",
+    "attention",
+)
 """Rules whose time depends on more than a configuration tells."""
 
 

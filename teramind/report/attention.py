@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from teramind.report.facts import read_json
+from teramind.files import read_json
 from teramind.report.pictures import Picture, embed_file
 from teramind.report.sections import evenly_chosen
 

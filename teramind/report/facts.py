@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +41,6 @@ class Verdict:
     density: float
     better: int
     sections: int
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def read_panel_report(path: Path) -> PanelReport:

@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from teramind.config import FROM_TRAINING
 from teramind.evaluate.baseline import Regression
-from teramind.files import atomic_path
+from teramind.files import atomic_path, read_json
 from teramind.geometry import Rect
 from teramind.report.attention import read_attention
-from teramind.report.facts import fact_tables, read_json, read_panel_report, verdicts
+from teramind.report.facts import fact_tables, read_panel_report, verdicts
 from teramind.report.measures import measures_figure
 from teramind.report.pictures import embed_file
 from teramind.report.runtime import rule_times

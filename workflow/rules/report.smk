@@ -1,43 +1,4 @@
-# What people look at: the comparison with real images, and the report.
-
-PYRAMIDS = expand(results("volume/pyramid/{section:03d}.json"), section=SECTIONS)
-
-EVALUATED = settings.reference or settings.evaluation
-
-if EVALUATED:
-
-    rule evaluate:
-        input:
-            pyramids=PYRAMIDS,
-            raster=RASTER,
-            images=results("reference/images.zarr") if settings.reference else [],
-            split=results("reference/split.json") if settings.reference else [],
-            weights=[
-                given(str(path))
-                for key, path in input_files(settings).items()
-                if key.startswith("evaluation.")
-            ],
-        output:
-            summary=results("evaluation.json"),
-            table=results("evaluation.csv"),
-            parquet=results("evaluation.parquet"),
-        log:
-            log_of("evaluate"),
-        benchmark:
-            benchmark_of("evaluate")
-        conda:
-            "../../envs/evaluate.yaml"
-        threads: 1
-        resources:
-            mem_mb=growing(4000),
-            runtime=growing(480),
-        params:
-            volume=VOLUME,
-            asked=settings.evaluation.model_dump() if settings.evaluation else {},
-        message:
-            "measuring the volume"
-        script:
-            "../scripts/evaluate.py"
+# What people look at: the report; and what a run would take.
 
 
 rule report:

@@ -1,22 +1,21 @@
 """Adapter of the rule `evaluate`."""
 
-from pathlib import Path
-
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate import Lattice, evaluate
-    from teramind.split import Split
+    from teramind.evaluate import Sources, evaluate
 
-    held = Split.read(Path(snakemake.input.split)).test if config.reference else None
-    layout = config.layout()
     evaluate(
-        volume=Path(snakemake.params.volume),
-        raster=Path(snakemake.input.raster),
-        reference=Path(snakemake.input.images) if config.reference else None,
-        holdout=held,
-        lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
-        summary=Path(snakemake.output.summary),
-        table=Path(snakemake.output.table),
-        **snakemake.params.asked,
+        Sources.of_run(
+            config,
+            volume=snakemake.params.volume,
+            raster=snakemake.input.raster,
+            images=snakemake.input.images or None,
+            split=snakemake.input.split or None,
+        ),
+        sections=snakemake.input.sections,
+        regression=snakemake.input.regression or None,
+        frechet=snakemake.params.frechet,
+        summary=snakemake.output.summary,
+        table=snakemake.output.table,
     )
