@@ -26,6 +26,7 @@ rule all:
         slides,
         ATTENTION_RECEIPTS,
         ATTENTION_RESULTS,
+        EVALUATION,
         results("report.html"),
     localrule: True
 

@@ -1,9 +1,11 @@
 """Where the gene branch starts training: it passes on the counts of every gene, where they lie.
 
 The published branch has no residual path. From random weights its attention averages genes, its
-norm forgets how many molecules there were, and its convolutions mix what is left: a linear readout
-finds half as much of the images in its features as in the counts, and training needs thousands of
-windows to repair that. Here every part starts as near to the identity as its form allows.
+norm forgets how many molecules there were, and its first convolution mixes what is left: of the
+variance between bins of a phantom's images, a linear readout of its features explains 0.5 to 0.6,
+of the counts 0.7. Here these parts start as near to the identity as their form allows, and it is
+0.7 as well. The convolutions of the finer levels start random: with the identity there, too, clean
+timesteps were learned worse.
 """
 
 from __future__ import annotations
@@ -44,7 +46,6 @@ def wake_genes(network: Network, counts: Tensor) -> None:
     _standardise(attention.reduce, attention(grid))
     features = upsample(attention(grid))
     for layer in branch.widen:
-        _start_as_identity(layer)
         _standardise(layer, layer(F.silu(features)))
         features = upsample(layer(F.silu(features)))
 
@@ -89,19 +90,12 @@ def _alternating(spec: NetworkSpec) -> Tensor:
     return signs / signs.norm()
 
 
-def _start_as_identity(layer: Any) -> None:
-    """Let a convolution pass its input, or turn it into more or fewer channels.
-
-    The random weights keep the part `MIXED`.
-    """
-    outputs, inputs, *kernel = layer.weight.shape
-    size = layer.weight.square().sum() ** 0.5
-    turned = torch.eye(inputs) if outputs == inputs else torch.empty(outputs, inputs)
-    if outputs != inputs:
-        nn.init.orthogonal_(turned)
+def _start_as_identity(layer: nn.Conv3d) -> None:
+    """Let a convolution pass its input; of the random weights the part `MIXED` is kept."""
+    size, identity = layer.weight.norm(), torch.eye(layer.in_channels)
+    z, y, x = (edge // 2 for edge in layer.kernel_size)
     layer.weight *= MIXED
-    middle = tuple(edge // 2 for edge in kernel)
-    layer.weight[:, :, *middle] += turned * size / turned.norm()
+    layer.weight[:, :, z, y, x] += identity * size / identity.norm()
 
 
 def _standardise(layer: Any, output: Tensor) -> None:

@@ -1,6 +1,11 @@
 # The comparison with real images: each section by itself, then all of them as one table.
 
 EVALUATED = settings.reference or settings.evaluation
+EVALUATION = (
+    expand(results("evaluation.{kind}"), kind=["json", "csv", "parquet"])
+    if EVALUATED
+    else []
+)
 REGRESSION = results("work/evaluation/regression.json") if settings.reference else []
 
 if EVALUATED:
