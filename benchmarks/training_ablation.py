@@ -30,7 +30,6 @@ from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom
 from teramind.split import draw_split
-from teramind.training import start
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
 from teramind.training.rate import TrainSettings
 from teramind.training.start import calibration
@@ -49,7 +48,6 @@ ARMS: dict[str, dict[str, object]] = {
     "learning rate x 3": {"learning_rate": 3e-3},
     "average 0.95": {"ema": 0.95},
     "base 10": {"base": 10},
-    "gene branch from random weights": {"genes": "random"},
 }
 GAMMA = 5.0
 """Of the min-SNR weights (arXiv 2303.09556)."""
@@ -97,12 +95,9 @@ def train_arm(
     weight: str = "balanced",
     learning_rate: float = 1e-3,
     ema: float = 0.99,
-    genes: str = "passed on",
 ) -> dict[str, float]:
     """Train one arm for seconds of CPU time; return how far it came."""
     torch.set_num_threads(1)
-    if genes == "random":
-        start.wake_genes = lambda network, counts: None
     raster = Raster.open(folder / "raster")
     pairs = PairedImages(np.load(folder / "images.npy", mmap_mode="r"), raster)
     spec = NetworkSpec(

@@ -18,7 +18,7 @@ import requests
 
 from teramind.archives import open_zip
 from teramind.errors import UserError
-from teramind.files import atomic_path
+from teramind.files import atomic_path, read_json
 
 ATTEMPTS = 6
 """Failures in a row, with nothing received, after which a download gives up."""
@@ -122,7 +122,7 @@ class ResumingDownload:
     def _begun(self) -> dict[str, Any]:
         """Version and bytes of the file that the part belongs to; empty if unknown."""
         try:
-            note: dict[str, Any] = json.loads(self.note.read_text(encoding="utf-8"))
+            note: dict[str, Any] = read_json(self.note)
         except (OSError, ValueError):
             return {}
         return note

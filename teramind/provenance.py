@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +10,7 @@ from typing import Any
 
 from teramind import __version__
 from teramind.config import Config, input_files
-from teramind.files import digest, write_json
+from teramind.files import digest, read_json, write_json
 
 _PACKAGES = ("snakemake", "torch", "numpy", "scipy", "zarr", "tifffile", "imagecodecs", "pyarrow")
 
@@ -63,7 +62,7 @@ def outdated(config: Config, path: Path) -> bool:
 
 def update_provenance(config: Config, path: Path, *, project: Path) -> None:
     """Bring a record up to date: settings that the voxels do not depend on, inputs, versions."""
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     known = record["inputs"]
     record["inputs"] = {
         str(source): checksum(source)

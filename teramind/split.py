@@ -8,7 +8,6 @@ nobody.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from teramind.errors import UserError
-from teramind.files import write_json
+from teramind.files import read_json, write_json
 from teramind.geometry import BIN, EMPTY, Rect
 
 Part = Literal["train", "validation", "test"]
@@ -56,7 +55,7 @@ class Split:
             UserError: when it is something else.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             return cls(
                 plane=Rect(*found["plane"]),
                 guard=int(found["guard"]),

@@ -7,7 +7,6 @@ one, it makes its shards again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from teramind.errors import UserError
+from teramind.files import read_json
 from teramind.volume import verify_shards
 from teramind.volume.metadata import damaged_metadata, restore_metadata
 
@@ -127,7 +127,7 @@ def _read(path: Path) -> dict[Path, list[dict[str, Any]]]:
     """
     folder = path.parent.parent
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(path)
         name = record["slab"] if "slab" in record else f"{record['section']:03d}"
         shards = record["shards"]
         by_name = shards if isinstance(shards, dict) else {"volume": shards}

@@ -98,6 +98,7 @@ def finished(tmp_path_factory):
         generate__steps=2,
         generate__phases=2,
         generate__margin=0,
+        evaluation={"frechet": None},
     )
     molecules(sections=1).to_csv(project.folder / "molecules.csv", index=False)
     project.printed = project.run("--notemp")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.errors import UserError
-from teramind.files import atomic_path
+from teramind.files import atomic_path, read_json
 
 DEFINITION = (
     "Row: the gene that asks, column: the gene it attends to; the mean over patches of the "
@@ -44,7 +43,7 @@ def open_sums(receipts: Sequence[Path], sums: Sequence[Path]) -> list[SlabSums]:
     """Find the sums of all slabs; nothing is read yet."""
     found = []
     for receipt, path in zip(receipts, sums, strict=True):
-        record = json.loads(receipt.read_text(encoding="utf-8"))
+        record = read_json(receipt)
         found.append(SlabSums(path, record["entries"], tuple(record["genes"])))
     return found
 

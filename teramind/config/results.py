@@ -11,6 +11,7 @@ from typing import Any
 from teramind.config.values import flatten
 from teramind.config.whole import Config
 from teramind.errors import UserError
+from teramind.files import read_json
 
 
 def differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -66,6 +67,6 @@ def refuse_other_results(config: Config, provenance: Path) -> None:
 def _record(provenance: Path, part: str) -> dict[str, Any]:
     """A part of the record of the run that made the results."""
     try:
-        return dict(json.loads(provenance.read_text(encoding="utf-8"))[part])
+        return dict(read_json(provenance)[part])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{provenance}: not readable; remove it or the results folder") from None

@@ -41,22 +41,21 @@ class Sources:
     lattice: Lattice
 
     @classmethod
-    def of_run(
-        cls,
-        config: Config,
-        *,
-        volume: str | Path,
-        raster: str | Path,
-        images: str | Path | None,
-        split: str | Path | None,
-    ) -> Sources:
-        """What a run of `config` compares; without a reference, `images` and `split` are None."""
+    def of_run(cls, config: Config, volume: str | Path, inputs: Any) -> Sources:
+        """What a run of `config` compares.
+
+        Args:
+            config: of the run.
+            volume: what it generated.
+            inputs: paths `raster`, `images` and `split` of a job; without a reference the last
+                two are empty.
+        """
         layout = config.layout()
         return cls(
             volume=volume,
-            raster=raster,
-            reference=images,
-            holdout=Split.read(Path(split)).test if split else None,
+            raster=inputs.raster,
+            reference=inputs.images or None,
+            holdout=Split.read(Path(inputs.split)).test if inputs.split else None,
             lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         )
 

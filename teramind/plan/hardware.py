@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from teramind.errors import UserError
+from teramind.files import read_json
 
 TABLE = Path(__file__).parents[2] / "resources" / "hardware.json"
 """Known machines by name, each with the source of its numbers."""
@@ -46,7 +46,7 @@ class Hardware(BaseModel):
 
 def known_hardware() -> dict[str, Hardware]:
     """The table of `resources/hardware.json`."""
-    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_json(TABLE)
     return {name: Hardware.model_validate(entry) for name, entry in table.items()}
 
 

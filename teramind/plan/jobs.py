@@ -57,7 +57,7 @@ def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
     sections = layout.windows.generated
     shards = drawn_slabs * len(config.network.stains) * volume.levels
     metadata = volume.levels + 1
-    return Counter(
+    files = Counter(
         {
             "volume/volume.zarr": shards + metadata,
             "volume/receipts": jobs["stitch"],
@@ -67,3 +67,6 @@ def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
             "benchmarks": noted,
         }
     )
+    if jobs["evaluate_section"]:
+        files["work/evaluation"] = jobs["evaluate_section"] + jobs["fit_baseline"]
+    return files

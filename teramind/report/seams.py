@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from teramind.files import read_json
 
 WORST = 5
 """Slabs listed by name."""
@@ -83,7 +84,7 @@ def read_seams(receipts: Sequence[Path]) -> Seams | None:
 
 
 def _read(path: Path) -> Seam | None:
-    receipt = json.loads(path.read_text(encoding="utf-8"))
+    receipt = read_json(path)
     seams = receipt["seams"]
     if seams["border"] is None or not seams["inside"] or not seams["pixels"]:
         return None

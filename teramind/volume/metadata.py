@@ -5,11 +5,10 @@ Making the empty volume anew would do it, too, but Snakemake would then draw all
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from teramind.errors import UserError
-from teramind.files import atomic_path, require_inside
+from teramind.files import atomic_path, read_json, require_inside
 
 NAME = "zarr.json"
 
@@ -33,10 +32,7 @@ def damaged_metadata(volume: Path) -> dict[str, str]:
     if not record.is_file():
         return {}
     try:
-        made = {
-            str(name): str(text)
-            for name, text in json.loads(record.read_text(encoding="utf-8"))["metadata"].items()
-        }
+        made = {str(name): str(text) for name, text in read_json(record)["metadata"].items()}
         for name in made:
             require_inside(volume / name, volume)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

@@ -1,6 +1,5 @@
 """Adapter of the rule `attention_joint`."""
 
-import json
 from pathlib import Path
 
 from teramind.job import job
@@ -10,9 +9,9 @@ with job(snakemake):
     from teramind.attention.joint_picture import draw_joint
     from teramind.attention.pictures import display_limits
     from teramind.attention.volumes import volume_path
-    from teramind.files import write_json
+    from teramind.files import read_json, write_json
 
-    genes = len(json.loads(Path(snakemake.input.receipts[0]).read_text())["genes"])
+    genes = len(read_json(snakemake.input.receipts[0])["genes"])
     summary = {"network_genes": genes, "pathways": {}}
     pictures = snakemake.output.get("pictures", [])
     for name, picture in zip(snakemake.params.pathways, pictures, strict=True):

@@ -1,6 +1,5 @@
 """Adapter of the rule `attention_pictures`."""
 
-import json
 from pathlib import Path
 
 from teramind.job import job
@@ -8,8 +7,9 @@ from teramind.job import job
 with job(snakemake) as config:
     from teramind.attention.pictures import draw_section
     from teramind.attention.volumes import volume_path
+    from teramind.files import read_json
 
-    summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
+    summary = read_json(snakemake.input.summary)
     section = int(snakemake.wildcards.section)
     for name, picture in zip(snakemake.params.pathways, snakemake.output, strict=True):
         draw_section(

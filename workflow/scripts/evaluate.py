@@ -6,13 +6,7 @@ with job(snakemake) as config:
     from teramind.evaluate import Sources, evaluate
 
     evaluate(
-        Sources.of_run(
-            config,
-            volume=snakemake.params.volume,
-            raster=snakemake.input.raster,
-            images=snakemake.input.images or None,
-            split=snakemake.input.split or None,
-        ),
+        Sources.of_run(config, snakemake.params.volume, snakemake.input),
         sections=snakemake.input.sections,
         regression=snakemake.input.regression or None,
         frechet=snakemake.params.frechet,
