@@ -46,7 +46,7 @@ def missing() -> str | None:
 
 
 def start(folder: Path) -> list[str]:
-    """Start database and daemon; return the command whose success says that they are ready."""
+    """Start database and daemon; return the command that prints something once they are ready."""
     data, settings = folder / "database", folder / "slurmdbd.conf"
     make = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}"]
     subprocess.run(make, check=True, capture_output=True)
@@ -58,4 +58,5 @@ def start(folder: Path) -> list[str]:
     settings.chmod(0o600)  # slurmdbd reads no other
     where = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}  # its own lies beside that
     subprocess.run(["slurmdbd"], check=True, env=where)  # waits for the database
-    return ["sacctmgr", "--immediate", "--noheader", "show", "configuration"]
+    # Its settings sacctmgr shows before the daemon answers; what resources are counted, only then.
+    return ["sacctmgr", "--immediate", "--noheader", "show", "tres"]

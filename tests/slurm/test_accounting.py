@@ -14,9 +14,11 @@ def accounts():
     """The same cluster with accounting; without, again, for the tests that follow."""
     if reason := accounting.missing():
         pytest.skip(f"no accounting here: {reason}")
-    with cluster(with_accounting=True):
-        yield
-    up()
+    try:
+        with cluster(with_accounting=True):
+            yield
+    finally:
+        up()
 
 
 def ended():
