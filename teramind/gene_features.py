@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network import Network
@@ -17,33 +19,52 @@ class GeneFeatures:
 
     Args:
         network: computes them.
-        counts: (bin y, bin x, S, G) of whole rows of patches.
+        counts: (bin y, bin x, S, G) of whole patches.
     """
 
     def __init__(self, network: Network | FastNetwork, counts: Tensor) -> None:
-        self.network, self.counts, self.room = network, counts, GENE_BYTES
-        self.kept: dict[tuple[int, int], list[Tensor]] = {}
+        self.network, bins = network, network.spec.bins
+        self.counts = counts.unflatten(1, (-1, bins)).unflatten(0, (-1, bins))
+        self.place = np.full((self.counts.shape[0], self.counts.shape[2]), -1)
+        self.kept: list[Tensor] = []
+        self.used = 0
 
-    def __call__(self, row: int, cols: Tensor, like: Tensor) -> list[Tensor]:
-        """Features of some patches of a row, levels 0..3; computed in the type of `like`."""
-        kept = [self.kept[row, col] for col in cols.tolist() if (row, col) in self.kept]
-        if kept and len(kept) == len(cols):
-            return self._join(kept)
-        bins = self.network.spec.bins
-        counts = self.counts[row * bins : (row + 1) * bins].unflatten(1, (-1, bins))
-        features = self.network.genes(counts[:, cols].movedim(1, 0).to(like))
-        self._keep(row, cols, features)
+    def __call__(self, places: NDArray[np.intp], like: Tensor) -> list[Tensor]:
+        """Features of some patches, (2, n) rows and columns, at levels 0..3; in the type of `like`.
+
+        They may be views of what is kept.
+        """
+        rows, cols = places
+        known = self.place[rows, cols]
+        if self.kept and (known >= 0).all():
+            return self._recall(known)
+        counts = self.counts[rows, :, cols].to(like)  # (n, bins, bins, S, G)
+        features = self.network.genes(counts)
+        self._keep(places[:, known < 0], np.flatnonzero(known < 0), features)
         return features
 
-    def _keep(self, row: int, cols: Tensor, features: list[Tensor]) -> None:
-        size = sum(level.nbytes for level in features)
-        if len(cols) and size <= self.room:
-            self.room -= size
-            axis = self.network.axes.patch
-            for one, *levels in zip(
-                cols.tolist(), *(f.split(1, axis) for f in features), strict=True
-            ):
-                self.kept[row, one] = levels
+    def _recall(self, known: NDArray[np.intp]) -> list[Tensor]:
+        axis = self.network.axes.patch
+        chosen = torch.from_numpy(known).to(self.kept[0].device)
+        return [level.index_select(axis, chosen) for level in self.kept]
 
-    def _join(self, patches: list[list[Tensor]]) -> list[Tensor]:
-        return [torch.cat(level, self.network.axes.patch) for level in zip(*patches, strict=True)]
+    def _keep(
+        self, places: NDArray[np.intp], which: NDArray[np.intp], features: list[Tensor]
+    ) -> None:
+        """Keep the features of `places`, which are some of a batch, if there is room for all."""
+        axis = self.network.axes.patch
+        if not self.kept and len(which):
+            one = sum(level.nbytes for level in features) // features[0].shape[axis]
+            room = min(GENE_BYTES // one, self.place.size)
+            self.kept = [
+                level.new_empty(*level.shape[:axis], room, *level.shape[axis + 1 :])
+                for level in features
+            ]
+        if not len(which) or self.used + len(which) > self.kept[0].shape[axis]:
+            return
+        chosen = torch.from_numpy(which).to(features[0].device)
+        for kept, level in zip(self.kept, features, strict=True):
+            new = level.index_select(axis, chosen)
+            kept.narrow(axis, self.used, len(which)).copy_(new)
+        self.place[*places] = self.used + np.arange(len(which))
+        self.used += len(which)

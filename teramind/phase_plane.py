@@ -8,7 +8,7 @@ Patches that nobody needs stay NaN, so that reading one by mistake cannot pass u
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from teramind.gene_features import GeneFeatures
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
-from teramind.network.unet import Axes, Encoded, collage, combine
+from teramind.network.unet import Axes, Encoded, collage, combine, quarter
 from teramind.solver import Solver
 
 Progress = Callable[[int], None]
@@ -28,6 +28,9 @@ Progress = Callable[[int], None]
 
 BATCH = 32
 """Patches that pass through the network together, at most."""
+
+Places = NDArray[np.intp]
+"""Rows and columns of n patches, (2, n), row by row."""
 
 
 class ReadState(Protocol):
@@ -96,68 +99,127 @@ class PhasePlane:
     def denoise(self, mask: NDArray[np.bool_], step: Step, progress: Progress | None) -> None:
         """Take the patches in `mask` (patch y, patch x of the frame) one step on.
 
-        Aligned patches are encoded once each, row by row; two rows of features are held.
+        Aligned patches are encoded once each, in bands of a few rows; the features of two bands
+        are held.
         """
         new = self.blank.clone()
         if not mask.any():
             self.memory = new
             return
-        network = self.network
+        network, height = self.network, band_height(mask.shape[1] + 1)
         time = network.embed_time(torch.tensor([step.t], device=self.device))
         aligned = touched(mask)
-        rank = np.cumsum(aligned, axis=1) - 1  # where an aligned patch stands among its row's
-        upper = self._encode_row(0, aligned[0], time)
-        for row, wanted in enumerate(mask):
-            lower = self._encode_row(row + 1, aligned[row + 1], time)
-            for cols in self._batches(wanted):
-                features = shifted_row(
-                    upper, lower, rank[row, cols], rank[row + 1, cols], network.axes
-                )
-                self._advance(new, row, cols, network.decode(features, time), step)
+        upper = self._encode_band(aligned[:1], 0, time)
+        for top in range(0, len(mask), height):
+            lower = self._encode_band(aligned[top + 1 : top + 1 + height], top + 1, time)
+            for places in batches(mask[top : top + height]):
+                features = shifted(upper, lower, places, network.axes)
+                places[0] += top
+                self._advance(new, places, network.decode(features, time), step)
                 if progress:
-                    progress(len(cols))
+                    progress(places.shape[1])
             upper = lower
         self.memory = new
 
     def broken(self, mask: NDArray[np.bool_]) -> int:
         """How many of the patches in `mask` hold what is no number."""
-        half, p = self.network.spec.half, self.network.spec.patch
-        patches = self.memory[:, half:-half, half:-half].unflatten(2, (-1, p)).unflatten(1, (-1, p))
+        half = self.network.spec.half
+        patches = self._patches(self.memory[:, half:-half, half:-half])
         whole = patches.isfinite().all(4).all(2).all(0).cpu().numpy()
         return int((mask & ~whole).sum())
 
-    def _encode_row(self, row: int, wanted: NDArray[np.bool_], time: Tensor) -> Encoded:
-        """Features of the wanted aligned patches of a row."""
-        network, p = self.network, self.network.spec.patch
-        state = self.memory[: network.spec.channels, row * p : (row + 1) * p].to(time)
-        state = state.unflatten(2, (-1, p))  # (stain z, P, cols, P)
+    def _encode_band(self, wanted: NDArray[np.bool_], top: int, time: Tensor) -> Band:
+        """Features of the wanted aligned patches of some rows, the first of them `top`."""
+        network = self.network
+        pixels = self._patches(self.memory[: network.spec.channels])
         encoded = []
-        for cols in self._batches(wanted):
-            chosen = torch.from_numpy(cols)
-            pixels = state[:, :, chosen.to(self.device)].permute(2, 0, 1, 3)
-            encoded.append(network.encode(pixels, self.genes(row, chosen, time), time))
-        return combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
+        for places in batches(wanted) or [np.zeros((2, 0), np.intp)]:
+            places[0] += top
+            rows, cols = torch.from_numpy(places).to(self.device)
+            state = pixels[:, rows, :, cols].to(time)  # (n, stain z, P, P)
+            encoded.append(network.encode(state, self.genes(places, time), time))
+        whole = encoded[0]
+        if len(encoded) > 1:
+            whole = combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
+        return Band(whole, np.cumsum(wanted).reshape(wanted.shape) - 1)
 
-    def _batches(self, wanted: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-        """Columns of the wanted patches of a row, in batches of about one size."""
-        cols = np.flatnonzero(wanted)
-        return np.array_split(cols, max(-(-len(cols) // BATCH), 1))
-
-    def _advance(
-        self, new: Tensor, row: int, cols: NDArray[np.intp], noise: Tensor, step: Step
-    ) -> None:
+    def _advance(self, new: Tensor, places: Places, noise: Tensor, step: Step) -> None:
         """Write the next memory of shifted patches; `noise` is (n, stain z, P, P)."""
-        p, half = self.network.spec.patch, self.network.spec.half
-        chosen = torch.from_numpy(cols).to(self.device)
+        half = self.network.spec.half
+        rows, cols = torch.from_numpy(places).to(self.device)
+        before, after = (
+            self._patches(memory[:, half:-half, half:-half]) for memory in (self.memory, new)
+        )
+        chosen = before[:, rows, :, cols].transpose(0, 1)  # (planes stain z, n, P, P)
+        advanced = self.solver.advance(chosen, noise.to(new).transpose(0, 1), step)
+        after[:, rows, :, cols] = advanced.transpose(0, 1)
 
-        def patches(memory: Tensor) -> Tensor:
-            """The row's patches, (stain z, P, cols, P)."""
-            y = half + row * p
-            return memory[:, y : y + p, half:-half].unflatten(2, (-1, p))
+    def _patches(self, memory: Tensor) -> Tensor:
+        """A view of whole patches (planes stain z, row, P, col, P)."""
+        p = self.network.spec.patch
+        return memory.unflatten(2, (-1, p)).unflatten(1, (-1, p))
 
-        estimate = noise.to(new).permute(1, 2, 0, 3)
-        before = patches(self.memory)[:, :, chosen]
-        patches(new)[:, :, chosen] = self.solver.advance(before, estimate, step)
+
+class Band(NamedTuple):
+    """Features of the aligned patches of some rows.
+
+    Attributes:
+        features: of the wanted ones, row by row.
+        rank: which of them a patch is, (row, col).
+    """
+
+    features: Encoded
+    rank: NDArray[np.intp]
+
+
+def band_height(cols: int) -> int:
+    """Rows of `cols` patches that are worked on together: narrow slabs fill batches by several."""
+    return max(BATCH // cols, 1)
+
+
+def batches(wanted: NDArray[np.bool_]) -> list[Places]:
+    """The wanted patches of some rows, in batches of about one size."""
+    places = np.stack(np.nonzero(wanted))
+    count = -(-places.shape[1] // BATCH)
+    return np.array_split(places, count, axis=1) if count else []
+
+
+def shifted(upper: Band, lower: Band, places: Places, axes: Axes) -> Encoded:
+    """Features of shifted patches.
+
+    Args:
+        upper: ends with the row of aligned patches above the first row of shifted ones.
+        lower: the rows below it.
+        places: rows, counted from the first that lies between the two bands, and columns.
+        axes: of the features.
+    """
+    rows, cols = places
+    first = int(np.searchsorted(rows, 1))  # so many lie in the first row
+    device = lower.features.middle.device
+
+    def index(band: Band, y: int, x: int, part: slice) -> Tensor:
+        chosen = band.rank[rows[part] + y, cols[part] + x]
+        return torch.from_numpy(chosen).to(device)
+
+    above = [index(upper, -1, x, slice(first)) for x in (0, 1)]
+    inside = [index(lower, -1, x, slice(first, None)) for x in (0, 1)]
+    below = [index(lower, 0, x, slice(None)) for x in (0, 1)]
+
+    def shift(over: Tensor, under: Tensor) -> Tensor:
+        def corner(y: int, x: int) -> Tensor:
+            if y:
+                return quarter(under, y, x, axes).index_select(axes.patch, below[x])
+            parts = [(over, above[x]), (under, inside[x])]
+            chosen = [
+                quarter(maps, y, x, axes).index_select(axes.patch, which)
+                for maps, which in parts
+                if len(which)
+            ]
+            return torch.cat(chosen, axes.patch) if len(chosen) > 1 else chosen[0]
+
+        return collage(corner, axes)
+
+    return combine(shift, upper.features, lower.features)
 
 
 def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -168,26 +230,3 @@ def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         for dx in (0, 1):
             aligned[dy : dy + rows, dx : dx + cols] |= mask
     return aligned
-
-
-def shifted_row(
-    upper: Encoded,
-    lower: Encoded,
-    above: NDArray[np.intp],
-    below: NDArray[np.intp],
-    axes: Axes,
-) -> Encoded:
-    """Features of shifted patches between two rows of aligned ones.
-
-    `above` and `below` (n,) say where the left patch of each stands in its row; the right one
-    follows it.
-    """
-    device = upper.middle.device
-    left, right = (torch.from_numpy(np.stack([above, below]) + i).to(device) for i in (0, 1))
-
-    def shift(over: Tensor, under: Tensor) -> Tensor:
-        top_left, top_right = (over.index_select(axes.patch, side[0]) for side in (left, right))
-        low_left, low_right = (under.index_select(axes.patch, side[1]) for side in (left, right))
-        return collage(top_left, top_right, low_left, low_right, axes)
-
-    return combine(shift, upper, lower)

@@ -330,6 +330,24 @@ def test_background_is_skipped_and_tissue_is_as_if_nothing_were(precise, half_em
     assert np.isnan(state[..., 3 * P :]).all()
 
 
+@pytest.mark.parametrize(
+    ("batch", "gene_bytes"), [(1, 2**30), (9, 0), (9, 40_000), (9, 2**30), (1000, 2**30)]
+)
+def test_what_is_computed_together_or_kept_changes_nothing(
+    precise, monkeypatch, batch, gene_bytes
+):
+    monkeypatch.setattr("teramind.phase_plane.BATCH", batch)
+    monkeypatch.setattr("teramind.gene_features.GENE_BYTES", gene_bytes)
+    plane = Rect(0, 0, 9 * P, 4 * P)
+    islands = tissue_at([(0, 0), (0, 3), (1, 2), (7, 1), (8, 1)], plane)  # whole bands lie between
+    settings = {"expression": islands, "bounds": plane, "schedule": LATE[-2:]}
+    everything = run_slabs(make_generator(precise, margin=9, **settings))
+    state = run_slabs(make_generator(precise, margin=0, **settings))
+    drawn = np.isfinite(state)
+    assert drawn.sum() == 5 * P * P
+    np.testing.assert_allclose(state[drawn], everything[drawn], rtol=0, atol=1e-9)
+
+
 def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise, half_empty):
     generator = make_generator(precise, expression=half_empty, margin=0, schedule=LATE[-3:])
     wanted = near([(row, col) for row in range(1, 4) for col in range(2, 4)], 0, BOUNDS)

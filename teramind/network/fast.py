@@ -1,57 +1,98 @@
-"""The network's inference on a CPU: the same numbers to rounding, by Winograd convolutions.
+"""The network's inference: the same numbers to rounding, with less around the convolutions.
 
-Maps are (z, y, x, patch, channel), as `winograd` wants them. Norms write into the padded input of
-the convolution that follows, and concatenated maps are never copied together.
+Concatenated maps are never copied together: norms and skips read them part by part, and norms write
+where the next convolution reads. How maps lie in memory depends on what convolves them; y and x are
+the axes 1 and 2 always.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from teramind.network.blocks import Resample, ResidualBlock, SectionConv
+from teramind.network.folded import FoldedConv
 from teramind.network.norm import EPSILON
-from teramind.network.unet import LEVELS, Axes, Encoded, Network, stains_first, stains_last
+from teramind.network.unet import (
+    LEVELS,
+    PATCH_FIRST,
+    Axes,
+    Encoded,
+    Network,
+    stains_first,
+    stains_last,
+)
 from teramind.network.winograd import WinogradConv
 
 NARROWEST = 16
-"""Channels at full resolution from which on Winograd convolutions are faster than direct ones."""
+"""Channels at full resolution from which on Winograd convolutions are faster on a CPU."""
 
 
-def for_inference(network: Network) -> Network | FastNetwork:
+class Form(NamedTuple):
+    """How maps lie in memory, and what convolves them.
+
+    Attributes:
+        axes: of the maps.
+        border: zeros around the y and x of maps that are convolved.
+        convolution: makes one from a `SectionConv` of depth 3 and the number of sections.
+    """
+
+    axes: Axes
+    border: int
+    convolution: Callable[[Any, int], Callable[[Tensor], Tensor]]
+
+    def turn(self, maps: Tensor) -> Tensor:
+        """From maps (n, y, x, z, c), as modules have them, to the form's, and back."""
+        return maps.transpose(0, self.axes.patch)
+
+
+WINOGRAD = Form(
+    Axes(patch=3, y=1, x=2),
+    border=1,
+    convolution=lambda conv, sections: WinogradConv(conv.weight, conv.bias, sections),
+)
+"""Maps (z, y, x, n, c) of one or two sections."""
+
+FOLDED = Form(PATCH_FIRST, border=0, convolution=FoldedConv)
+"""Maps (n, y, x, z, c) of one or two sections."""
+
+PLAIN = Form(PATCH_FIRST, border=0, convolution=lambda conv, sections: conv)
+"""Maps (n, y, x, z, c)."""
+
+
+def for_inference(network: Network) -> FastNetwork:
     """The fastest form of a network on its device, equal to rounding."""
     precise = all(c.lower is None for c in network.modules() if isinstance(c, SectionConv))
-    on_cpu, few = network.stem.weight.is_cpu, network.spec.images <= 2
-    if on_cpu and precise and few and network.spec.base >= NARROWEST:
-        return FastNetwork(network)
-    return network
+    wide = network.stem.weight.is_cpu and network.spec.base >= NARROWEST
+    if network.spec.images > 2:
+        return FastNetwork(network, PLAIN)
+    return FastNetwork(network, WINOGRAD if wide and precise else FOLDED)
 
 
 class FastNetwork:
-    """What generation asks of a `Network`, for windows of one or two image sections."""
+    """What generation asks of a `Network`, in one of its forms."""
 
-    axes = Axes(patch=3, y=1, x=2)
-
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, form: Form) -> None:
         self.network, self.spec, self.stem = network, network.spec, network.stem
-        self.embed_time = network.embed_time
+        self.embed_time, self.form, self.axes = network.embed_time, form, form.axes
         self.blocks = {
-            name: FastBlock(module, network.spec.images)
+            name: FastBlock(module, form, network.spec.images)
             for name, module in network.named_modules()
             if isinstance(module, ResidualBlock)
         }
 
     def genes(self, counts: Tensor) -> list[Tensor]:
-        """(n, bins, bins, S, G) counts -> features of levels 0..3, each (z, y, x, n, c)."""
-        return [from_module(level).contiguous() for level in self.network.genes(counts)]
+        """(n, bins, bins, S, G) counts -> features of levels 0..3, as the form has maps."""
+        return [self.form.turn(level).contiguous() for level in self.network.genes(counts)]
 
     def encode(self, state: Tensor, genes: list[Tensor], time: Tensor) -> Encoded:
         """Features of aligned patches (n, stain z, P, P); see `Network.encode`."""
         sections = stains_last(state, len(self.spec.stains))
-        h = from_module(self.network.stem(sections)).contiguous()
+        h = self.form.turn(self.network.stem(sections)).contiguous()
         skips = []
         for level in range(LEVELS):
             kept = [h]
@@ -72,77 +113,80 @@ class FastNetwork:
                 h = self._conditioned(f"decoder.{level}.{i}", [h, skip], encoded.genes[level], time)
             if level:
                 h = self.blocks[f"up.{level - 1}"]([h], time)
-        h = norm_silu([h], self.network.head_norm.weight)[:, 1:-1, 1:-1]
-        return stains_first(self.network.head(to_module(h)))
+        h = norm_silu([h], self.network.head_norm.weight)
+        return stains_first(self.network.head(self.form.turn(h)))
 
     def _conditioned(self, name: str, maps: list[Tensor], genes: Tensor, time: Tensor) -> Tensor:
         h = self.blocks[f"{name}.block"]([*maps, genes], time)
         attention: Any = self.network.get_submodule(name).attention
-        return h if attention is None else from_module(attention(to_module(h), to_module(genes)))
+        turn = self.form.turn
+        return h if attention is None else turn(attention(turn(h), turn(genes)))
 
 
 class FastBlock:
-    """A `ResidualBlock` on maps (z, y, x, patch, channel)."""
+    """A `ResidualBlock` on maps of a form."""
 
-    def __init__(self, block: Any, sections: int) -> None:
-        self.block = block
-        self.conv_in, self.conv_out = (
-            WinogradConv(conv.weight, conv.bias, sections)
-            for conv in (block.conv_in, block.conv_out)
-        )
+    def __init__(self, block: Any, form: Form, sections: int) -> None:
+        self.block, self.border = block, form.border
+        self.conv_in = form.convolution(block.conv_in, sections)
+        self.conv_out = form.convolution(block.conv_out, sections)
 
     def __call__(self, maps: list[Tensor], time: Tensor) -> Tensor:
         """As if `maps` were concatenated along the channels."""
-        block = self.block
-        h = norm_silu(maps, block.norm_in.weight)
+        block, border = self.block, self.border
         if block.resample:
-            h = F.pad(resize(h[:, 1:-1, 1:-1], block.resample), (0, 0, 0, 0, 1, 1, 1, 1))
+            h = with_border(resize(norm_silu(maps, block.norm_in.weight), block.resample), border)
+        else:
+            h = norm_silu(maps, block.norm_in.weight, border=border)
         h = self.conv_in(h)
         scale, shift = block.time(F.silu(time))[0].chunk(2)
-        h = norm_silu([h], block.norm_out.weight * (1 + scale), shift)
+        h = norm_silu([h], block.norm_out.weight * (1 + scale), shift, border=border)
         return self.conv_out(h).add_(self._skip(maps))
 
     def _skip(self, maps: list[Tensor]) -> Tensor:
         if isinstance(self.block.skip, torch.nn.Identity):
-            return resize(torch.cat(maps, -1), self.block.resample)
+            whole = maps[0] if len(maps) == 1 else torch.cat(maps, -1)
+            return resize(whole, self.block.resample)
         weight = self.block.skip.weight.flatten(1).split([part.shape[-1] for part in maps], 1)
-        first, *rest = (F.linear(part, w) for part, w in zip(maps, weight, strict=True))
-        return sum(rest, first + self.block.skip.bias)
+        total, *rest = (F.linear(part, w) for part, w in zip(maps, weight, strict=True))
+        for part in rest:
+            total.add_(part)
+        return total.add_(self.block.skip.bias)
 
 
-def norm_silu(maps: list[Tensor], weight: Tensor, shift: Tensor | None = None) -> Tensor:
+def norm_silu(
+    maps: list[Tensor], weight: Tensor, shift: Tensor | None = None, *, border: int = 0
+) -> Tensor:
     """SiLU(RMS norm x weight + shift) over the channels of all maps, with a border of zeros.
 
-    Maps (z, y, x, n, c_i), weight and shift (sum of c_i,) -> (z, y + 2, x + 2, n, sum of c_i).
+    Maps (., y, x, ., c_i), weight and shift (sum of c_i,) -> (., y + 2 border, x + 2 border, .,
+    sum of c_i).
     """
-    z, height, width, n, _ = maps[0].shape
     squares = sum(torch.linalg.vector_norm(part, dim=-1, keepdim=True).square() for part in maps)
     scale = torch.rsqrt(squares / len(weight) + EPSILON)
-    padded = maps[0].new_zeros(z, height + 2, width + 2, n, len(weight))
-    inner = padded[:, 1:-1, 1:-1]
-    for part, place in zip(maps, inner.split([part.shape[-1] for part in maps], -1), strict=True):
+    outer, height, width, inner, _ = maps[0].shape
+    size = outer, height + 2 * border, width + 2 * border, inner, len(weight)
+    whole = maps[0].new_zeros(size) if border else maps[0].new_empty(size)
+    inside = whole[:, border : border + height, border : border + width]
+    for part, place in zip(maps, inside.split([part.shape[-1] for part in maps], -1), strict=True):
         torch.mul(part, scale, out=place)
-    inner.mul_(weight)
-    if shift is not None:
-        inner.add_(shift)
-    F.silu(inner, inplace=True)
-    return padded
+    if shift is None:
+        inside.mul_(weight)
+    else:
+        torch.addcmul(shift, inside, weight, out=inside)
+    F.silu(inside, inplace=True)
+    return whole
+
+
+def with_border(maps: Tensor, border: int) -> Tensor:
+    """Maps with zeros around y and x."""
+    return F.pad(maps, (0, 0, 0, 0, *(border,) * 4)) if border else maps
 
 
 def resize(maps: Tensor, resample: Resample | None) -> Tensor:
-    """Halve y and x by the mean, or double them by repetition: (z, y, x, n, c)."""
+    """Halve y and x by the mean, or double them by repetition."""
     if resample == "up":
         return maps.repeat_interleave(2, 1).repeat_interleave(2, 2)
     if resample == "down":
         return maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4))
     return maps
-
-
-def from_module(maps: Tensor) -> Tensor:
-    """(n, y, x, z, c) -> (z, y, x, n, c)."""
-    return maps.transpose(0, 3)
-
-
-def to_module(maps: Tensor) -> Tensor:
-    """(z, y, x, n, c) -> (n, y, x, z, c)."""
-    return maps.transpose(0, 3)

@@ -55,25 +55,16 @@ PATCH_FIRST = Axes(patch=0, y=1, x=2)
 """Of maps (n, y, x, z, c)."""
 
 
-def collage(
-    top_left: Tensor,
-    top_right: Tensor,
-    bottom_left: Tensor,
-    bottom_right: Tensor,
-    axes: Axes = PATCH_FIRST,
-) -> Tensor:
-    """Shift by half a patch: build patches from the inner quarters of four aligned ones each.
+def quarter(maps: Tensor, y: int, x: int, axes: Axes = PATCH_FIRST) -> Tensor:
+    """What patches half a patch up (y = 0) or down (1) and left or right give: a view of `maps`."""
+    half = maps.shape[axes.x] // 2
+    return maps.narrow(axes.y, (1 - y) * half, half).narrow(axes.x, (1 - x) * half, half)
 
-    All are (m, y, x, z, c), or as `axes` says.
-    """
-    half = top_left.shape[axes.x] // 2
 
-    def quarter(maps: Tensor, y: int, x: int) -> Tensor:
-        return maps.narrow(axes.y, y, half).narrow(axes.x, x, half)
-
-    top = torch.cat([quarter(top_left, half, half), quarter(top_right, half, 0)], axes.x)
-    bottom = torch.cat([quarter(bottom_left, 0, half), quarter(bottom_right, 0, 0)], axes.x)
-    return torch.cat([top, bottom], axes.y)
+def collage(corner: Callable[[int, int], Tensor], axes: Axes = PATCH_FIRST) -> Tensor:
+    """Shift by half a patch: put patches together from their corners (y, x), quarters of others."""
+    rows = [torch.cat([corner(y, x) for x in (0, 1)], axes.x) for y in (0, 1)]
+    return torch.cat(rows, axes.y)
 
 
 def plane_corners(rows: int, cols: int, device: torch.device) -> Tensor:
@@ -224,8 +215,10 @@ class Network(nn.Module):
         time = self.embed_time(t)
         encoded = self.encode(state, self.genes(counts), time)
         shifted_time = time if len(t) == 1 else time[corners[:, 0]]
-        quarters = combine(lambda maps: collage(*(maps[c] for c in corners.unbind(1))), encoded)
-        shifted = self.decode(quarters, shifted_time)
+        moved = combine(
+            lambda maps: collage(lambda y, x: quarter(maps, y, x)[corners[:, 2 * y + x]]), encoded
+        )
+        shifted = self.decode(moved, shifted_time)
         return shifted, self.decode(encoded, time) if aligned else None
 
     def predict_noise(

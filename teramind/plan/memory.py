@@ -5,6 +5,7 @@ from __future__ import annotations
 from teramind.gene_features import GENE_BYTES
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import NetworkSpec
+from teramind.phase_plane import band_height
 from teramind.plan.flops import PatchCost
 from teramind.state import parts_of
 
@@ -25,9 +26,10 @@ def plane_bytes(frame: Rect, spec: NetworkSpec, *, planes: int, genes: int) -> i
     return held + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
 
 
-def row_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
-    """Features of one row of encoded patches of a frame."""
-    return frame.width // spec.patch * cost.feature_bytes
+def band_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
+    """Features of the encoded patches of a frame that are worked on together."""
+    cols, rows = frame.width // spec.patch, frame.height // spec.patch
+    return min(band_height(cols), rows) * cols * cost.feature_bytes
 
 
 def gene_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
@@ -55,12 +57,12 @@ def work_bytes(
 ) -> int:
     """Most that a phase holds beside what it read.
 
-    It holds three rows of features while it encodes the next one, and two and the kernels'
-    workspace while it decodes their patches.
+    It holds three bands of features while it puts the batches of one together, and two and the
+    kernels' workspace while it decodes their patches.
     """
-    row = row_bytes(frame, spec, cost)
+    band = band_bytes(frame, spec, cost)
     held = plane_bytes(frame, spec, planes=planes, genes=genes) + gene_bytes(frame, spec, cost)
-    return held + max(3 * row, 2 * row + workspace)
+    return held + max(3 * band, 2 * band + workspace)
 
 
 def job_bytes(
