@@ -45,7 +45,7 @@ def fetch(
         wait: seconds before a second attempt; doubles with every further one.
 
     Returns:
-        The record: file, url, bytes and sha256.
+        The record: url, bytes and sha256.
 
     Raises:
         UserError: when it cannot be fetched, does not fit on the disk, has another sum or is no
@@ -76,7 +76,7 @@ def fetch(
     if not noted.exists():
         with atomic_path(noted) as temporary:
             temporary.write_text(f"{found}  {name}\n", encoding="utf-8")
-    return {"file": str(target), "url": source, "bytes": target.stat().st_size, "sha256": found}
+    return {"url": source, "bytes": target.stat().st_size, "sha256": found}
 
 
 class ResumingDownload:

@@ -71,7 +71,8 @@ def update_provenance(config: Config, path: Path, *, project: Path) -> None:
         for source in input_files(config).values()
         if source.exists()
     }
-    record |= {"versions": versions(), "revision": git_revision(project)}
+    record |= {"identity": config.identity(), "versions": versions()}
+    record |= {"revision": git_revision(project)}
     write_json(path, {**record, "config": config.model_dump(mode="json")})
 
 

@@ -58,6 +58,8 @@ def generate_region(
     Raises:
         UserError: when raster, region or steps do not fit the network.
     """
+    if steps < 1:
+        raise UserError(f"steps: {steps}; must be at least 1")
     expression = Raster.open(raster)
     check_panel(network.spec, expression.panel, str(raster))
     spec = network.spec
@@ -86,7 +88,10 @@ def _place(
     volume = expression.bounds.rounded_out(spec.patch)
     wanted = Rect(*region) if region else volume
     if wanted.cut(volume) != wanted:
-        raise UserError(f"region {tuple(wanted)}: reaches outside the raster, {tuple(volume)}")
+        raise UserError(
+            f"region {tuple(wanted)}: must hold pixels (y, x, height, width), all inside the "
+            f"raster's {tuple(volume)}"
+        )
     around = wanted.rounded_out(spec.patch)
     if bounds == "region" and around != wanted:
         raise UserError(

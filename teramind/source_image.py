@@ -18,7 +18,7 @@ from teramind.errors import UserError, foreign
 _UM = {"µm": 1.0, "um": 1.0, "micrometer": 1.0, "nm": 1e-3, "nanometer": 1e-3, "mm": 1e3}
 _UM["millimeter"] = 1e3
 
-_LARGEST = 1 << 28
+LARGEST = 1 << 28
 """Pixels of a tile or chunk that is read at all: beyond any camera's."""
 
 
@@ -99,7 +99,7 @@ def _describe_zarr(path: Path) -> SourceImage:
     _check_pixels(array.dtype, axes, path)
     if lengths.get("T", 1) != 1:
         raise UserError(f"image {path}: has {lengths['T']} time points; needs one")
-    if math.prod(array.chunks) > _LARGEST or 0 in array.shape:
+    if math.prod(array.chunks) > LARGEST or 0 in array.shape:
         raise UserError(f"image {path}: {array.shape} in chunks of {array.chunks}; cannot be read")
     sizes = {scale[a] * _UM.get(str(units[a.lower()]), math.nan) for a in "YX"}
     return SourceImage(path, array, axes, _edge(sizes, path, "coordinateTransformations"), names)
@@ -174,7 +174,7 @@ def _check_whole(series: tifffile.TiffPageSeries, path: Path) -> None:
                 "that holds them all"
             )
         tile = page.keyframe.chunks if page.keyframe else ()
-        if math.prod(tile) > _LARGEST and series.dataoffset is None:
+        if math.prod(tile) > LARGEST and series.dataoffset is None:
             raise UserError(
                 f"image {path}: compressed in pieces of {' x '.join(map(str, tile))} pixels, too "
                 "large to read a part of; write it in tiles, of 512 x 512 pixels for example"

@@ -57,12 +57,22 @@ def stitch_slab(
     for window in layout.windows_of(slab):
         _, own = load_state(state, window=window, identity=state_identity(slab, last, run))
         shards += _write_window(config, volume, window, rect, own)
+        right_edge = border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1, window)
+        lower_edge = border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0, window)
+        kept = _kept_planes(config, window)
         seams.add(
-            own,
-            right=border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1, window),
-            below=border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0, window),
+            own[kept],
+            right=None if right_edge is None else right_edge[kept],
+            below=None if lower_edge is None else lower_edge[kept],
         )
     return {"slab": str(slab), "shards": shards, "seams": seams.record()}
+
+
+def _kept_planes(config: Config, window: int) -> NDArray[np.bool_]:
+    """Which planes (stain z,) of a window's state are in the volume; the last may reach beyond."""
+    windows = config.layout().windows
+    kept = np.array(windows.images(window)) < windows.first + windows.generated
+    return np.tile(kept, len(config.network.stains))
 
 
 def _write_window(

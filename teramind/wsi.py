@@ -80,7 +80,7 @@ def _ome_xml(layout: VolumeLayout, z: int, name: str) -> bytes:
     """Describe the file as OME-XML 2016-06; lengths are in micrometres, the schema's default."""
     ome = ElementTree.Element("OME", _schema())
     image = ElementTree.SubElement(ome, "Image", ID="Image:0", Name=name)
-    ElementTree.SubElement(image, "Description").text = f"Synthetic section {z}, made by teramind"
+    ElementTree.SubElement(image, "Description").text = f"Synthetic {name}, made by teramind"
     pixels = ElementTree.SubElement(image, "Pixels", _pixels(layout))
     for c, stain in enumerate(layout.stains):
         channel = {"ID": f"Channel:0:{c}", "Name": stain, "SamplesPerPixel": "1"}

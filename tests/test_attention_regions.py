@@ -101,6 +101,7 @@ def test_polygons_in_micrometres_are_scaled(tmp_path):
             "at least four finite points",
         ),
         ("r.png", b"x", "must be a label image"),
+        ("r.geojson", b"[" * 100_000, "not GeoJSON with polygons"),
     ],
 )
 def test_a_faulty_file_is_one_line(tmp_path, name, content, message):
@@ -108,6 +109,28 @@ def test_a_faulty_file_is_one_line(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message) as hit:
         opened(tmp_path / name)
     assert "\n" not in str(hit.value)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_label_image_that_is_cut_off_is_one_line(tmp_path, compression):
+    file = tmp_path / "r.tif"
+    labels = np.random.default_rng(0).integers(0, 99, (96, 160)).astype(np.uint16)
+    tifffile.imwrite(file, labels, compression=compression, metadata=None)
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.raises(UserError, match=r"regions .*r\.tif: not (a )?readable"):
+        opened(file).labels(0, np.arange(96), np.arange(160))
+
+
+def test_an_image_compressed_in_one_piece_is_refused_where_pieces_are_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("teramind.attention.regions.LARGEST", 96 * 160 - 1)
+    labels = np.zeros((96, 160), np.uint16)
+    tifffile.imwrite(tmp_path / "plain.tif", labels)
+    tifffile.imwrite(tmp_path / "tiled.tif", labels, compression="zlib", tile=(16, 16))
+    for name in ("plain", "tiled"):
+        assert (opened(tmp_path / f"{name}.tif").labels(0, *2 * [np.arange(9)]) == OUTSIDE).all()
+    tifffile.imwrite(tmp_path / "whole.tif", labels, compression="zlib", rowsperstrip=96)
+    with pytest.raises(UserError, match=r"pieces of 96 x 160 pixels, .* write it in tiles"):
+        opened(tmp_path / "whole.tif")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,13 @@ def test_a_mistake_is_one_line(tmp_path, capsys, content):
     assert printed.out == ""
 
 
+def test_a_volume_that_nothing_was_compared_with_has_no_headline(tmp_path, capsys):
+    row = "0,DAPI,whole,generated,patch_border_ratio,,1.5"
+    (tmp_path / "e.csv").write_text(f"section,stain,area,subject,measure,scale_um,value\n{row}\n")
+    assert main(["headline", str(tmp_path / "e.csv")]) == 1
+    assert "compares with no real images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

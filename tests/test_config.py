@@ -317,6 +317,12 @@ def test_results_of_other_settings_are_refused(tmp_path):
     record.write_text(json.dumps({"identity": made.identity()}))
     refuse_other_results(made, record)
     other = parse_config(config_with(generate__seed=7, generate__steps=5))
+    refuse_other_results(other, record)  # nothing is made yet: the first job may have failed
+    for name in ("logs/bin_expression/all.log", "expression/.raster.zarr.part/zarr.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    refuse_other_results(other, record)
+    (tmp_path / "expression/panel.tsv").touch()
     with pytest.raises(UserError, match=r"seed was 0, is now 7; .*|steps was 3, is now 5; .*"):
         refuse_other_results(other, record)
     record.write_text("{")

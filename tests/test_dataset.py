@@ -41,7 +41,7 @@ def test_a_batch_has_the_shapes_that_the_loss_takes(tmp_path, tiny_spec):
 
 def test_windows_reach_half_a_patch_beyond_the_images_and_no_further(windows, tiny_spec):
     half = tiny_spec.half
-    places = windows.places.all()
+    places = np.array([*windows.places])
     assert places.min(0).tolist() == [-half, -half]
     ends = places.max(0) + windows.size
     assert ends.tolist() == [FIELD.height + half, FIELD.width + half]
@@ -58,11 +58,10 @@ def test_no_window_touches_what_is_closed(windows, rect):
     kept = TrainingWindows(pairs, spec, edge=2, batch=1, seed=0, closed=[rect]).places
     free = [
         place
-        for place in windows.places.all().tolist()
+        for place in [*windows.places]
         if Rect(*place, windows.size, windows.size).cut(rect) == EMPTY
     ]
-    assert kept.all().tolist() == free
-    assert [list(kept[k]) for k in range(len(kept))] == free
+    assert [*kept] == free
 
 
 def test_what_a_closed_part_holds_is_never_seen(tmp_path, tiny_spec):
@@ -131,7 +130,7 @@ def test_windows_lie_where_there_is_expression_and_see_nothing_beyond(tmp_path, 
     assert pairs.area == FIELD
     windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, seed=0)
     alone = blob_windows(tmp_path / "alone", tiny_spec)
-    np.testing.assert_array_equal(windows.places.all(), alone.places.all())
+    np.testing.assert_array_equal([*windows.places], [*alone.places])
     assert all(equal(windows(step), alone(step)) for step in range(8))
 
 

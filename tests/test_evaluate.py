@@ -141,7 +141,7 @@ def test_the_table_holds_every_measure_once_and_twice_over(files):
     assert set(correlations["subject"]) == {"generated", "density", "regression", "neighbour"}
     assert set(correlations["scale_um"]) == {2, 5, 10, 20}
     assert set(table[table["measure"] == "nuclei_f1"]["stain"]) == {"DAPI"}
-    assert ((table["low"] <= table["value"]) | table["low"].isna()).mean() > 0.95
+    assert table[["low", "high"]].isna().all(axis=None)  # fewer than 16 independent parts
     columnar = pd.read_parquet(paths["table"].with_suffix(".parquet"))
     pd.testing.assert_frame_equal(table, columnar, rtol=1e-4, check_dtype=False)
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata
+import numpy as np
 import pytest
 
 from teramind.__main__ import main
@@ -18,6 +20,8 @@ def test_the_command_prints_what_the_table_covers(tmp_path, capsys):
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == {
         "extent": [-2, 1, 63, 19],
+        "origin": [-1.0, 0.5],
+        "plane": {"height": 63, "width": 19},
         "genes": 2,
         "molecules": 3,
         "rows_per_section_value": {"3": 2, "4": 1},
@@ -30,6 +34,21 @@ def test_a_preset_names_the_columns_and_options_come_before_it(tmp_path, capsys)
     for more, rows in (([], {"6": 1}), (["--section", "fov"], {"1": 1})):
         assert main([*arguments, *more]) == 0
         assert json.loads(capsys.readouterr().out)["rows_per_section_value"] == rows
+
+
+def test_cells_may_have_their_counts_in_a_layer(tmp_path, capsys):
+    data = anndata.AnnData(
+        np.array([[0.5, 0.25]], np.float32),
+        layers={"counts": np.array([[3, 4]], np.float32)},
+        obsm={"centres": np.array([[10.0, 20.0]])},
+    )
+    data.write_h5ad(tmp_path / "c.h5ad")
+    arguments = ["extent", str(tmp_path / "c.h5ad"), "--pixel-size", "0.5", "--radius", "2"]
+    assert main([*arguments, "--layer", "counts", "--spatial-key", "centres"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["molecules"] == 7
+    assert found["plane"] == {"height": 9, "width": 9}
+    assert found["origin"] == [18.0, 8.0]
 
 
 def test_a_fault_is_one_line_on_stderr(tmp_path, capsys):

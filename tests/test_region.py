@@ -110,9 +110,9 @@ def test_background_is_grey_level_0_and_raw_minus_1(tiny_network, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"region": (0, 0, 32, 32)}, "outside the raster"),
-        ({"region": (64, 32, 65, 32)}, "outside the raster"),
-        ({"region": (64, 32, 0, 32)}, "outside the raster"),
+        ({"region": (0, 0, 32, 32)}, "inside the raster"),
+        ({"region": (64, 32, 65, 32)}, "inside the raster"),
+        ({"region": (64, 32, 0, 32)}, "inside the raster"),
         ({"region": (70, 32, 32, 32), "bounds": "region"}, "multiples of the patch edge 32"),
         ({"steps": 501}, "501 has no integer stride"),
         ({"steps": 0}, "steps"),

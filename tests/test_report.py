@@ -112,6 +112,7 @@ def write_records(folder):
             "title": EVIL,
             "network": {"checkpoint": f"models/{EVIL.replace('/', '')}.safetensors"},
             "generate": {"seed": 4711, "noise": "philox", "steps": 15, "region": None},
+            "attention": {"regions": "regions.geojson"},
         },
         "inputs": {"molecules.parquet": "0a1b"},
     }
@@ -123,6 +124,7 @@ def write_records(folder):
         "molecules_in_raster": 40,
         "molecules_outside": 2,
         "molecules_of_other_genes": 3,
+        "lookalikes": {"DRD1": 2},
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     for rule, name, line in (
@@ -336,6 +338,16 @@ def test_attention_shows_three_sections_the_joint_plot_and_the_first_pairs(full)
     assert [int(image.flat[0]) for image in shown.values()] == [10, 30, 50, 0]
     assert "CA1 g4 g0 4.000 -1.5 0.001 0.01" in full.text
     assert "CA1 g5" not in full.text
+
+
+def test_pairs_of_an_older_run_with_regions_are_not_shown(tmp_path):
+    run = make_run(tmp_path)
+    optional = extras(tmp_path, run)
+    record = json.loads(run["provenance"].read_text())
+    record["config"]["attention"]["regions"] = None
+    run["provenance"].write_text(json.dumps(record))
+    write_report(tmp_path / "r.html", **run, **optional)
+    assert "CA1" not in Page((tmp_path / "r.html").read_text()).text
 
 
 def test_a_missing_part_leaves_no_trace(plain, full):

@@ -201,6 +201,14 @@ def pickled(path):
             archive.writestr(name, content)
 
 
+def bomb(path):
+    """An array whose description unpacks to a gigabyte."""
+    archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+    with archive, archive.open(".zarray", "w", force_zip64=True) as member:
+        for _ in range(1 << 6):
+            member.write(bytes(1 << 24))
+
+
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
@@ -209,8 +217,9 @@ def pickled(path):
         (pickled, r"filters \[\{'id': 'pickle'"),
         (lambda path: path.write_bytes(b"PK"), "not a zip archive"),
         (lambda path: zipfile.ZipFile(path, "w").close(), "not a zipped Zarr v2 array"),
+        (bomb, r"\.zarray unpacks to more than 536870912 bytes"),
     ],
-    ids=["shape", "type", "pickle", "no zip", "empty zip"],
+    ids=["shape", "type", "pickle", "no zip", "empty zip", "bomb"],
 )
 def test_images_of_another_kind_are_refused(tmp_path, spoil, line):
     write_pair(tmp_path, "1", 1, np.zeros((1, 4), int), np.ones(1))

@@ -1,6 +1,7 @@
 """The workflow from molecules to slides, run by the real Snakemake on a tiny brain."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -234,6 +235,29 @@ def test_lost_metadata_come_back_and_nothing_is_drawn_anew(finished, tmp_path):
     assert not planned(project.run("-n"))
 
 
+def test_a_mistake_that_the_first_job_finds_may_be_mended(tmp_path):
+    project = Project(tmp_path, expression__x="elsewhere")
+    assert "columns missing: elsewhere" in project.fail()
+    project.configure()
+    printed = project.run("--", "out/expression/raster.zarr")
+    assert "note:" not in printed
+    record = json.loads((project.results / "provenance.json").read_text())
+    assert record["config"]["expression"]["x"] == record["identity"]["expression.x"] == "x"
+    project.configure(expression__x="elsewhere")
+    assert "expression.x was 'x', is now 'elsewhere'" in project.fail()
+
+
+def test_what_was_binned_outlives_its_source(finished, tmp_path):
+    project = finished.copy(tmp_path / "copy")
+    before = project.files("expression/**/*", "volume/**/*")
+    (project.folder / "molecules.csv").unlink()
+    assert not planned(project.run("-n"))
+    project.run("plan")  # it reads the raster and makes no other file
+    assert project.files("expression/**/*", "volume/**/*") == before
+    os.utime(project.results / "expression/raster.zarr")
+    assert planned(project.run("-n", "plan")) == {"plan": 1}
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     before = finished.files("**/*")
     assert "Nothing to be done" in finished.run()
@@ -300,6 +324,22 @@ def test_a_single_section_runs(tmp_path):
     write_network(tmp_path / "network.safetensors", sections=1)
     assert planned(project.run()) == jobs_of(project.config)
     assert read_volume(project.results / "volume/volume.zarr").shape == (2, 1, *SIZE)
+
+
+def test_a_section_beyond_the_stack_is_in_no_seam(tmp_path):
+    """A window draws two sections; of the last window of three sections one is dropped."""
+    counted = []
+    for sections in (3, 4):
+        folder = tmp_path / str(sections)
+        folder.mkdir()
+        project = Project(folder, plane__sections=sections, generate__steps=1, generate__phases=1)
+        molecules(sections).to_csv(folder / "molecules.csv", index=False)
+        project.run("--until", "stitch")
+        receipts = [
+            json.loads(p.read_text()) for p in project.results.glob("volume/receipts/w01_*")
+        ]
+        counted.append(sum(receipt["seams"]["pixels"] for receipt in receipts))
+    assert 0 < 2 * counted[0] == counted[1]
 
 
 def test_windows_that_share_a_job_get_the_same_voxels(tmp_path):

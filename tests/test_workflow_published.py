@@ -131,6 +131,15 @@ def test_a_published_brain_is_fetched_by_name_converted_and_drawn(shared, brain,
         for archive in ("gene_638850.zip", "main.zip"):
             record = json.loads((project.results / f"download/{archive}.json").read_text())
             assert record["sha256"] == hashlib.sha256(server.files[archive]).hexdigest()
+        (tmp_path / "kept").rename(tmp_path / "moved")
+        elsewhere = published_project(
+            tmp_path, server, download={"url": server.url, "folder": "moved"}
+        )
+        assert "Nothing to be done" in elsewhere.run()
+        (tmp_path / "moved").rename(tmp_path / "kept")
+    asked = {"url": server.url, "folder": "kept", "sha256": {"main.zip": 64 * "0"}}
+    line = published_project(tmp_path, server, download=asked).fail()
+    assert line.startswith(f"error: download.sha256: main.zip: got {64 * '0'}, but the sum of what")
     spec = read_spec(project.results / "checkpoint.safetensors")
     assert spec.panel == read_panel(ROOT / "resources/panels/mouse_500.txt")[:6]
     assert spec.training == {"published": "638850_64_6_all_4_ours"}

@@ -148,6 +148,9 @@ def test_two_processes_train_in_rounds_on_their_part_of_the_plane(tmp_path):
     split = json.loads((project.results / "reference/split.json").read_text())
     assert split["test"] and split["validation"] and split["train"]
     assert load_network(folder / "checkpoint.safetensors").spec.training["settings"]["gpus"] == 2
+    for rounds in (1, 9):  # how long the chain may be says nothing about a network that is there
+        project.configure(**TRAINING | changes | {"train": changes["train"] | {"rounds": rounds}})
+        assert not planned(project.run("-n", "--", "out/train/checkpoint.safetensors"))
 
 
 def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):

@@ -79,7 +79,7 @@ def test_the_same_section_gives_the_same_bytes(volume: Path, slide: Path, tmp_pa
 def test_the_slide_says_that_it_is_synthetic(slide: Path) -> None:
     with tifffile.TiffFile(slide) as tiff:
         xml = ElementTree.fromstring(tiff.ome_metadata)
-    assert "Synthetic" in xml.findtext(".//{*}Description")
+    assert xml.findtext(".//{*}Description") == f"Synthetic {NAME}, made by teramind"
 
 
 def test_a_small_section_has_one_level(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign
 from teramind.geometry import BIN, Rect
+from teramind.source_image import LARGEST
 
 OUTSIDE = -1
 """Label of a place in no region."""
@@ -67,6 +69,7 @@ def open_regions(
 class LabelImage:
     """A label image, read where it is asked for: (section or 1, y, x)."""
 
+    path: Path
     array: Any
     plane: Rect
     step: int
@@ -77,11 +80,18 @@ class LabelImage:
         import tifffile
         import zarr
 
-        try:
-            with tifffile.TiffFile(path) as tiff:
-                array: Any = zarr.open_array(tiff.series[0].aszarr(level=0), mode="r")
-        except Exception as error:  # a broken file ends in errors of many kinds
-            raise UserError(f"regions {path}: not a readable TIFF ({error})") from None
+        with foreign(f"regions {path}: not a readable TIFF"), tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            if series.dataoffset is not None:  # in one piece: Zarr would read all of it at once
+                array: Any = tifffile.memmap(path, mode="r")
+            else:
+                array = zarr.open_array(series.aszarr(level=0), mode="r")
+                if math.prod(array.chunks) > LARGEST:
+                    raise UserError(
+                        f"regions {path}: compressed in pieces of "
+                        f"{' x '.join(map(str, array.chunks))} pixels, too large to read a part "
+                        "of; write it in tiles, of 512 x 512 pixels for example"
+                    )
         if array.dtype.kind not in "ui" or array.ndim not in (2, 3):
             raise UserError(
                 f"regions {path}: {array.dtype} {array.shape}; must be whole numbers, (y, x) or "
@@ -95,7 +105,7 @@ class LabelImage:
                 f"{sizes[1][1]} (pixels of the plane) or {sizes[BIN][0]} x {sizes[BIN][1]} (bins), "
                 f"for all sections or for each of {sections}"
             )
-        return cls(array, plane, fitting[0])
+        return cls(path, array, plane, fitting[0])
 
     def labels(self, section: int, y: Places, x: Places) -> Labels:
         """See `Regions`; 0 in the image is no region."""
@@ -106,7 +116,8 @@ class LabelImage:
         rows, cols = rows[there[0].ravel()], cols[there[1].ravel()]
         if len(rows) and len(cols):
             box = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
-            part = np.asarray(self.array[(section, *box) if self.array.ndim == 3 else box])
+            with foreign(f"regions {self.path}: not readable"):
+                part = np.asarray(self.array[(section, *box) if self.array.ndim == 3 else box])
             values = part[np.ix_(rows - rows[0], cols - cols[0])].astype(np.int64)
             found[there] = np.where(values > 0, values, OUTSIDE)
         return found
@@ -125,11 +136,9 @@ class Polygons:
     @classmethod
     def open(cls, path: Path, *, scale: float) -> Polygons:
         """Read the file; coordinates times `scale` are pixels."""
-        try:
+        with foreign(f"regions {path}: not GeoJSON with polygons"):
             content = json.loads(path.read_text(encoding="utf-8"))
             shapes = tuple(_shapes(content, scale))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"regions {path}: not GeoJSON with polygons ({error})") from None
         if not shapes:
             raise UserError(f"regions {path}: holds no Polygon or MultiPolygon")
         return cls(shapes)

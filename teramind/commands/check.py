@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from teramind.attention.pathways import read_pathways
 from teramind.config import (
     missing_files,
     parse_config,
@@ -33,5 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     refuse_other_results(config, Path(config.results, "provenance.json"))
     refuse_unwritable_results(config)
     require_fit(config)
+    if config.attention:
+        read_pathways(config.attention.pathways)
     jobs = config.layout().jobs
     print(f"{arguments.config}: nothing wrong found; {jobs:,} jobs that generate")

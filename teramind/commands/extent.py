@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for column in ("gene", "x", "y"):
         parser.add_argument(f"--{column}", help=f"column of a molecule table [{column}]")
     parser.add_argument("--section", help="column of the section, in a molecule table or in obs")
+    parser.add_argument("--layer", help="layer of an .h5ad with the counts [X]")
+    parser.add_argument("--spatial-key", help="entry of its obsm with the centres [spatial]")
+    parser.add_argument("--radius", type=_micrometres, help="um around a cell's centre [5]")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,7 +48,13 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
 
     if given.file.suffix == ".h5ad":
-        return CellSettings(section_key=given.section)
+        chosen = {
+            "section_key": given.section,
+            "layer": given.layer,
+            "spatial_key": given.spatial_key,
+            "radius_um": given.radius,
+        }
+        return CellSettings(**{key: value for key, value in chosen.items() if value is not None})
     named = {name: getattr(given, name) for name in ("gene", "x", "y", "section")}
     columns = {name: column for name, column in named.items() if column}
     return MoleculeSettings(columns=MoleculeColumns(**{**PRESETS.get(given.preset, {}), **columns}))

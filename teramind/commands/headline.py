@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from teramind.errors import UserError
@@ -28,4 +29,6 @@ def run(arguments: argparse.Namespace) -> None:
         found = headline(pd.read_csv(arguments.evaluation))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{arguments.evaluation}: not an evaluation's table: {error}") from None
+    if not all(map(math.isfinite, found.values())):
+        raise UserError(f"{arguments.evaluation}: compares with no real images; see `reference`")
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))

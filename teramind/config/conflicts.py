@@ -41,6 +41,12 @@ def _sections(config: Config) -> Iterator[str]:
                 f"expression.section: missing; without the column that tells the section all of "
                 f"it is section 0, but plane.sections is {sections}"
             )
+    listed = None if isinstance(expression, TileExpression) else expression.section_values
+    if listed is not None and len(listed) != sections:
+        yield (
+            f"expression.section_values: got {len(listed)}; must be one for each of "
+            f"plane.sections {sections}, in z order"
+        )
     if not len(config.windows):
         yield (
             f"plane.sections: got {sections}; too few for windows of {config.network.sections} "

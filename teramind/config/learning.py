@@ -42,14 +42,13 @@ class Reference(Section):
 class Evaluation(Section):
     """What the comparison adds; without `reference`, that the volume is judged at all."""
 
-    frechet: str | None = Field(
+    frechet: PathText | None = Field(
         None,
-        min_length=1,
         description="Frechet distance of features: efficientnet-lite0, or a file with the weights "
         "of FID's Inception",
     )
-    cellpose: str | None = Field(
-        None, min_length=1, description="file with Cellpose weights, to find nuclei by it"
+    cellpose: PathText | None = Field(
+        None, description="file with Cellpose weights, to find nuclei by it"
     )
 
 

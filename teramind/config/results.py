@@ -47,8 +47,21 @@ def other_settings(config: Config, provenance: Path) -> list[str]:
     return differences(made, asked)
 
 
+RECORDS = {"provenance.json", "plan.json", "plan.txt", "logs", "benchmarks", "download"}
+"""What lies in a results folder before anything is made of the data."""
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a results folder holds more than records: a first job may have failed."""
+    if not folder.is_dir():
+        return False
+    made = (path for path in folder.iterdir() if path.name not in RECORDS)
+    shown = (path for top in made for path in (top, *top.rglob("*")) if path.is_file())
+    return any(not any(p.startswith(".") for p in path.relative_to(folder).parts) for path in shown)
+
+
 def refuse_other_results(config: Config, provenance: Path) -> None:
-    """Stop when the results folder was made with other settings.
+    """Stop when the results folder holds what was made with other settings.
 
     Raises:
         UserError: naming every key that differs.
@@ -57,7 +70,7 @@ def refuse_other_results(config: Config, provenance: Path) -> None:
         return
     made = _record(provenance, "identity")
     found = differences(made, json.loads(json.dumps(config.identity())))
-    if found:
+    if found and holds_results(provenance.parent):
         raise UserError(
             f"{config.results}: made with other settings ({'; '.join(found)}); "
             "name another `results` folder or remove this one"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.config.learning import EFFICIENTNET
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign
 from teramind.evaluate.frechet import Features
 
 if TYPE_CHECKING:
@@ -68,11 +68,8 @@ def _packaged() -> Path:
 def _read(path: Path, needed: str) -> Weights:
     import torch
 
-    try:
+    with foreign(f"evaluation.frechet: {path}: not a file of weights"):
         weights: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"evaluation.frechet: {path}: not a file of weights: {reason}") from None
     if not isinstance(weights, dict) or needed not in weights:
         raise UserError(f"evaluation.frechet: {path}: no weights called {needed} in it")
     return weights

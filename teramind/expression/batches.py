@@ -114,7 +114,8 @@ def _codes(column: pa.Array, name: str, path: Path) -> tuple[NDArray[np.int64], 
 
 
 def _text(name: object) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    """A gene name; blanks around it, as padded columns have them, are no part of it."""
+    return (name.decode() if isinstance(name, bytes) else str(name)).strip()
 
 
 def _numbers(column: pa.Array, name: str, path: Path) -> NDArray[np.float64]:

@@ -107,6 +107,7 @@ def _numbers(
         "molecules": molecules,
         "molecules_in_raster": sum(writer.molecules_per_section),
         "molecules_outside": writer.outside,
+        "lookalikes": {name: data.molecules[name] for name in match.lookalikes},
         "molecules_of_other_genes": sum(data.molecules[name] for name in match.extra),
         "molecules_per_section": writer.molecules_per_section,
         "panel_genes": len(match.panel),

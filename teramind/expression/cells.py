@@ -63,8 +63,8 @@ class CellTable:
         self.path, self.settings = Path(path), settings
         if pixel_size_um is None or not pixel_size_um > 0:
             raise UserError(f"{path}: radius_um needs pixel_size_um, a number above 0")
-        self._pixel_size = 1.0 if settings.units == "pixel" else pixel_size_um
-        self._radius = settings.radius_um / (pixel_size_um / self._pixel_size)
+        self.pixel_size = 1.0 if settings.units == "pixel" else pixel_size_um
+        self._radius = settings.radius_um / (pixel_size_um / self.pixel_size)
         with open_h5ad(self.path) as file:
             self._centres = self._read_centres(file)
             self._labels = self._read_labels(file)
@@ -88,7 +88,7 @@ class CellTable:
             (low[0], low[1]),
             (high[0], high[1]),
             origin=self.settings.origin,
-            pixel_size=self._pixel_size,
+            pixel_size=self.pixel_size,
         )
 
     def match(self, sections: int) -> None:
@@ -125,7 +125,7 @@ class CellTable:
         radius = self._radius * np.sqrt((0.5 + place / _PLASTIC) % 1.0)
         angle = 2 * np.pi * (place / _PLASTIC**2)
         centre = self._centres[cell]
-        (origin_y, origin_x), size = self.settings.origin, self._pixel_size
+        (origin_y, origin_x), size = self.settings.origin, self.pixel_size
         y, x = centre[:, 0] + radius * np.sin(angle), centre[:, 1] + radius * np.cos(angle)
         return (
             to_pixels(y, origin=origin_y, pixel_size=size),
@@ -168,7 +168,7 @@ class CellTable:
         """Return the gene names."""
         with foreign(f"{self.path}: var holds no gene names"):
             names = read_whole(file["var"][file["var"].attrs["_index"]], self.path)
-            return [str(name) for name in names]
+            return [str(name).strip() for name in names]
 
     def _counts_name(self, file: h5py.File) -> str:
         """Return the path of the matrix with the counts."""

@@ -17,8 +17,10 @@ def table_extent(
 ) -> dict[str, Any]:
     """Return the range in pixels, gene and molecule numbers, and section values of a table.
 
-    `extent` is [y, x, height, width]; `rows_per_section_value` counts molecules or cells per value
-    of the section column, empty without one. Raises UserError as the readers do.
+    `extent` is [y, x, height, width] in pixels; with `origin`, (y, x) in the table's units, it
+    starts at pixel (0, 0), and a `plane` of that height and width holds it.
+    `rows_per_section_value` counts molecules or cells per value of the section column, empty
+    without one. Raises UserError as the readers do.
     """
     table: MoleculeTable | CellTable
     if Path(path).suffix == ".h5ad":
@@ -27,10 +29,13 @@ def table_extent(
     else:
         molecules = settings if isinstance(settings, MoleculeSettings) else MoleculeSettings()
         table = MoleculeTable(path, settings=molecules, pixel_size_um=pixel_size_um)
-    rows = {label: number for label, number in sorted(table.molecules_per_label.items()) if label}
+    labels, extent = sorted(table.molecules_per_label.items()), table.extent
+    size = table.pixel_size
     return {
-        "extent": list(table.extent),
+        "extent": list(extent),
+        "origin": [round(extent.y * size, 4), round(extent.x * size, 4)],
+        "plane": {"height": extent.height, "width": extent.width},
         "genes": len(table.molecules),
         "molecules": sum(table.molecules.values()),
-        "rows_per_section_value": rows,
+        "rows_per_section_value": dict(labels) if labels != [("", len(labels))] else {},
     }

@@ -48,7 +48,7 @@ class MoleculeTable:
         that are no finite numbers.
         """
         self.path, self.settings = Path(path), settings
-        self._pixel_size = _pixel_size(settings.columns.units, pixel_size_um, self.path)
+        self.pixel_size = _pixel_size(settings.columns.units, pixel_size_um, self.path)
         self.molecules: Counter[str] = Counter()
         self.molecules_per_label: Counter[str] = Counter()
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
@@ -70,7 +70,7 @@ class MoleculeTable:
             (low[0], low[1]),
             (high[0], high[1]),
             origin=settings.origin,
-            pixel_size=self._pixel_size,
+            pixel_size=self.pixel_size,
         )
         self._sections: dict[str, int] = {}
 
@@ -92,8 +92,8 @@ class MoleculeTable:
         for batch in read_batches(self.path, self.settings.columns):
             gene = _recode(batch.gene, [index.get(name, -1) for name in batch.genes])
             section = _recode(batch.section, [self._sections[name] for name in batch.sections])
-            y = to_pixels(batch.y, origin=origin_y, pixel_size=self._pixel_size)
-            x = to_pixels(batch.x, origin=origin_x, pixel_size=self._pixel_size)
+            y = to_pixels(batch.y, origin=origin_y, pixel_size=self.pixel_size)
+            x = to_pixels(batch.x, origin=origin_x, pixel_size=self.pixel_size)
             ones = np.ones(len(gene), np.int64)
             yield Molecules(section, y, x, gene, ones).take(gene >= 0)
 

@@ -116,6 +116,12 @@ class PanelMatch:
         rows += [("", "extra", name, molecules.get(name, 0)) for name in self.extra]
         return pd.DataFrame(rows, columns=["panel_gene", "status", "source_gene", "molecules"])
 
+    @property
+    def lookalikes(self) -> dict[str, str]:
+        """Extra source names that but for case are a panel gene, and that gene."""
+        spelled = {gene.casefold(): gene for gene in self.panel}
+        return {n: spelled[n.casefold()] for n in self.extra if n.casefold() in spelled}
+
     def require(self, minimum_fraction: float) -> None:
         """Raise UserError if less than this fraction of the panel is matched."""
         if self.fraction < minimum_fraction:

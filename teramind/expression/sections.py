@@ -45,10 +45,13 @@ def match_sections(
         )
     unknown = [label for label in labels if label not in places]
     if unknown:
-        raise UserError(
-            f"{where}: values without a section: {_some(unknown)};"
-            f" section_values are {_some(list(places))}"
-        )
+        listed = f"section_values are {_some(list(places))}"
+        if section_values is None:
+            listed = (
+                f"the volume has section{'s' * (sections > 1)} {_some(list(places))}; list the"
+                " column's values as section_values in z order, or name no section column"
+            )
+        raise UserError(f"{where}: values without a section: {_some(unknown)}; {listed}")
     idle = [] if section_values is None else [label for label in places if label not in labels]
     if idle:
         raise UserError(

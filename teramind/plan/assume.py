@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from teramind.config import Config
+from teramind.config import Config, Train
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.network import NetworkSpec, load_network
@@ -76,11 +76,21 @@ def _spec(config: Config, notes: list[str]) -> NetworkSpec:
     }
     if config.train is not None and config.trains:
         genes = len(read_panel(Path(str(config.expression.panel))))
-        return NetworkSpec(**known, genes=genes, base=config.train.base, embed=config.train.embed)
-    path = Path(asked.checkpoint)
-    if not path.exists():
-        notes.append(f"no checkpoint {path} yet: sizes of the published network are taken")
+        sizes: Train | NetworkSpec = config.train
+        if config.train.start and Path(config.train.start).exists():
+            sizes = _spec_of(Path(config.train.start))
+        return NetworkSpec(**known, genes=genes, base=sizes.base, embed=sizes.embed)
+    path, converted = Path(asked.checkpoint), Path(config.results, "checkpoint.safetensors")
+    if config.converts and converted.exists():
+        path = converted
+    if not path.exists() or path.suffix == ".zip":
+        notes.append(f"no checkpoint of {path} yet: sizes of the published network are taken")
         return NetworkSpec(**known, **PUBLISHED)
+    return _spec_of(path)
+
+
+def _spec_of(path: Path) -> NetworkSpec:
+    """Sizes of the network in a file."""
     own = read_spec(path) if path.suffix == ".safetensors" else None
     return own or load_network(path).spec
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from teramind.config import Config
+from teramind.config.conflicts import MOST_JOBS
 from teramind.errors import UserError
 from teramind.plan.estimate import GIBI, Assumptions, Plan, estimate
 
@@ -14,8 +15,6 @@ EDGES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16
 """Slab edges tried, in pixels; every shard halves into whole pixels several times."""
 STACKS = (1, 5)
 """Windows per slab tried, and all of them."""
-MOST_JOBS = 200_000
-"""Plans with more slab jobs are not worth following: Snakemake would need minutes to start."""
 
 
 @dataclass(frozen=True)

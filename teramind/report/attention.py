@@ -34,12 +34,12 @@ class AttentionView:
     pairs: tuple[dict[str, str], ...]
 
 
-def read_attention(folder: Path) -> AttentionView:
-    """Read the folder `attention` of a results folder."""
+def read_attention(folder: Path, *, regions: bool) -> AttentionView:
+    """Read the folder `attention` of a results folder, its pairs of genes only with `regions`."""
     pathways = read_json(folder / "summary.json")["pathways"]
     return AttentionView(
         tuple(_pathway(folder, name, found) for name, found in pathways.items()),
-        tuple(_pairs(folder / "pairs.tsv")),
+        tuple(_pairs(folder / "pairs.tsv")) if regions else (),
     )
 
 
@@ -60,8 +60,6 @@ def _pathway(folder: Path, name: str, found: dict[str, Any]) -> PathwayView:
 
 
 def _pairs(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     seen: dict[str, int] = {}

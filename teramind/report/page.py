@@ -14,7 +14,7 @@ from teramind.config import FROM_TRAINING
 from teramind.evaluate.baseline import Regression
 from teramind.files import atomic_path, read_json
 from teramind.geometry import Rect
-from teramind.report.attention import read_attention
+from teramind.report.attention import AttentionView, read_attention
 from teramind.report.facts import fact_tables, read_panel_report, verdicts
 from teramind.report.measures import measures_figure
 from teramind.report.pictures import embed_file
@@ -85,7 +85,7 @@ def write_report(
         **_evaluation(evaluation, scores),
         "split": _embed(split, "Training, validation and test part over the tissue"),
         "training": _training(training),
-        "attention": read_attention(attention) if attention else None,
+        "attention": _attention(attention, record["config"]),
         "panel": read_panel_report(panel_table),
         "times": rule_times(benchmarks) if benchmarks else [],
         "facts": fact_tables(record),
@@ -137,6 +137,13 @@ def _training(folder: Path | None) -> list[Any]:
         "samples.png": "A piece of tissue as generated at the end of training, and the real one",
     }
     return [_embed(folder / name, alt) for name, alt in shown.items() if (folder / name).exists()]
+
+
+def _attention(folder: Path | None, config: Mapping[str, Any]) -> AttentionView | None:
+    """What is shown of attention; pairs of genes of an older run with regions are not."""
+    if folder is None:
+        return None
+    return read_attention(folder, regions=bool(config["attention"]["regions"]))
 
 
 def _embed(path: Path | None, alt: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from teramind.geometry import BIN, Rect
 
@@ -47,7 +46,3 @@ class Places:
         before = int(self._ends[row - 1]) if row else 0
         column = int(np.flatnonzero(self._free[row])[number - before])
         return self._origin[0] + row * BIN, self._origin[1] + column * BIN
-
-    def all(self) -> NDArray[np.int64]:
-        """Every corner, (n, 2)."""
-        return np.argwhere(self._free) * BIN + np.array(self._origin)

@@ -16,6 +16,7 @@ from zarr.storage import ZipStore
 
 from teramind.archives import BROKEN, open_zip
 from teramind.errors import UserError
+from teramind.expression.tile_file import LARGEST
 from teramind.expression.tiles import SPAN
 
 STAINS = ("DAPI", "PolyT")
@@ -60,6 +61,9 @@ def _check(path: Path, shape: tuple[int, ...]) -> None:
     """Refuse arrays of another kind, and codecs that could run code of the file's."""
     try:
         with open_zip(path) as archive:
+            large = [one.filename for one in archive.infolist() if one.file_size > LARGEST]
+            if large:
+                raise ValueError(f"{large[0]} unpacks to more than {LARGEST} bytes")
             found = json.loads(archive.read(".zarray"))
         codec = (found["compressor"] or {}).get("id")
         facts = (found["shape"], found["dtype"], found["filters"])

@@ -2,7 +2,7 @@
 
 import pytest
 from said import check, file, row
-from workflow_project import config_with
+from workflow_project import Project, config_with
 
 from teramind.__main__ import main
 from teramind.config import parse_config
@@ -56,6 +56,10 @@ def test_a_file(row, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        (
+            {"expression__section_values": [7], "plane__sections": 2},
+            "expression.section_values: got 1; must be one for each of plane.sections 2, in z order",
+        ),
         ({"plane__height": 10**12}, "plane.height: got 1000000000000; must be at most 16777216"),
         ({"plane__height": -5}, "plane.height: got -5; must be at least 1"),
         ({"plane__height": "1,000"}, "plane.height: got '1,000'; must be a whole number"),
@@ -82,6 +86,14 @@ def test_a_value(changes, said):
     with pytest.raises(UserError) as caught:
         parse_config(config_with(**changes))
     assert str(caught.value) == said
+
+
+def test_check_reads_the_pathways(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path, attention={"pathways": "mine.gmt"})
+    (tmp_path / "mine.gmt").write_text("MINE\tx\tTh\n")
+    assert main(["check", str(project.folder / "config.yaml")]) == 1
+    assert capsys.readouterr().err.startswith("error: mine.gmt, line 1: ")
 
 
 def test_check_says_it_without_running_anything(tmp_path, monkeypatch, capsys):

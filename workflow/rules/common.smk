@@ -18,6 +18,7 @@ from teramind.config import (
     refuse_unwritable_results,
 )
 from teramind.config.reading import read_config
+from teramind.config.results import holds_results
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
 from teramind.fit import require_fit
@@ -99,7 +100,7 @@ except UserError as error:
 absent = missing_files(settings)
 if absent and DATA_NEEDED and not DRY_RUN:
     stop(absent)
-for line in changed:
+for line in changed if holds_results(Path(settings.results)) else ():
     print(
         f"note: {line}; the voxels stay, what else depends on it is made again",
         file=sys.stderr,

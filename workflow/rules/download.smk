@@ -1,9 +1,23 @@
 # Published files: fetched when they are missing, and checkpoints brought into our form.
 
 
+from teramind.files import read_json
+
+
 def fetched(archive):
     """The record of a published archive that is in the download folder."""
-    return results(f"download/{archive}.json")
+    record = results(f"download/{archive}.json")
+    asked = settings.download.sha256.get(archive)
+    if asked and Path(record).exists():
+        found = read_json(record)["sha256"]
+        if found != asked:
+            stop(
+                [
+                    f"download.sha256: {archive}: got {asked}, but the sum of what was fetched is "
+                    f"{found}; remove {record} to fetch it again"
+                ]
+            )
+    return record
 
 
 # The archives outlive this results folder, so they are not the outputs: Snakemake would delete a

@@ -48,11 +48,16 @@ if settings.phantom:
             "../scripts/phantom.py"
 
 
+def binned_from(path):
+    """A file that is not needed again once there is a raster, but stays that raster's input."""
+    return path if path and Path(RASTER).exists() else given(path)
+
+
 SOURCE = settings.expression.source
 if settings.source_archive:
     SOURCE = fetched(settings.source_archive)
 elif not settings.phantom:
-    SOURCE = given(SOURCE)
+    SOURCE = binned_from(SOURCE)
 
 
 rule bin_expression:
@@ -64,7 +69,7 @@ rule bin_expression:
             if settings.expression.panel
             else CHECKPOINT
         ),
-        synonyms=given(settings.expression.synonyms),
+        synonyms=binned_from(settings.expression.synonyms),
         gene_names=given(getattr(settings.expression, "gene_names", None)),
     output:
         raster=directory(RASTER),

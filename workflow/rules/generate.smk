@@ -59,6 +59,8 @@ for phase in range(layout.phases):
 rule create_volume:
     input:
         ancient(results("provenance.json")),
+        # A mistake that the data show is to leave nothing behind.
+        ancient(RASTER),
     output:
         results("volume/layout.json"),
     log:

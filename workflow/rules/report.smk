@@ -40,10 +40,10 @@ rule report:
         "../scripts/report.py"
 
 
-# `snakemake plan`: nothing of the run is made, only what it would take is written down.
+# `snakemake plan`: nothing of the run is made, only what it would take is written down. So the raster
+# is no input: a source that is newer, or gone, would have Snakemake remove and make it again.
 rule plan:
     input:
-        raster=RASTER if Path(RASTER).exists() else [],
         checkpoint=(
             []
             if settings.trains or settings.converts
@@ -65,6 +65,7 @@ rule plan:
         runtime=growing(30),
     params:
         settings=settings.model_dump(mode="json"),
+        raster=Path(RASTER).stat().st_mtime_ns if Path(RASTER).exists() else None,
     message:
         "planning the run: see {output.table}"
     script:

@@ -55,7 +55,12 @@ if settings.trains:
     # A job that may run for `train.minutes` only saves and ends; the next one goes on. The
     # resumable states lie beside the outputs, not among them: Snakemake would delete them when a
     # job is killed.
+    #
+    # A network that is there keeps the chain that made it: with another one Snakemake would train
+    # it again, though `train.rounds` changes none of its numbers.
     ROUNDS = settings.train.rounds
+    if Path(CHECKPOINT).exists():
+        ROUNDS = 1 + len(list(Path(results("work/train")).glob("round_*.json")))
     LEARNED_FROM = (
         {"lists": [given(path) for path in settings.train.tiles.lists]}
         if settings.train.tiles
