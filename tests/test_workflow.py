@@ -190,6 +190,9 @@ def test_a_voxel_lies_where_the_molecules_in_it_do(tmp_path):
         region=[32, 64, 64, 96],
         plane__sections=3,
     )
+    table = molecules(sections=3)
+    table = table.assign(y=table.y / 2 - 300, x=table.x / 2 + 1000)
+    table.to_csv(project.folder / "molecules.csv", index=False)
     volume = project.results / "volume/volume.zarr"
     project.run("--until", "create_volume")
     z, y, x = volume_layout(volume).origin_um
