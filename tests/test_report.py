@@ -18,7 +18,7 @@ from teramind.evaluate import Lattice
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
-from teramind.report.pictures import LONGEST, Grid, bin_means, block_mean
+from teramind.report.pictures import LONGEST, Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
 from teramind.report.sections import evenly_chosen, scale_bar
 from teramind.volume import build_pyramid, create_volume, write_slab
@@ -418,7 +418,7 @@ def test_a_scale_bar_is_round_and_fits(width_um):
 @given(height=st.integers(1, 1300), width=st.integers(1, 40), factor=st.integers(1, 40))
 def test_a_block_mean_is_the_mean_of_the_pixels_there_are(height, width, factor):
     plane = np.random.default_rng(height).integers(0, 256, (height, width), dtype=np.uint8)
-    means = block_mean(lambda top, bottom: plane[top:bottom], height, factor)
+    means = averaged(lambda top, bottom: plane[top:bottom], height, factor)
     expected = [
         [
             plane[y : y + factor, x : x + factor].astype(float).mean()

@@ -57,7 +57,7 @@ def test_windows_of_different_parts_keep_the_guard_between_them(asked, size):
     found = {
         part: [
             Rect(int(y), int(x), size, size)
-            for y, x in Places(PLANE, size=size, margin=16, closed=split.closed(part)).all()
+            for y, x in Places(PLANE, size=size, margin=16, closed=split.closed(part))
         ]
         for part in ("train", "validation", "test")
     }

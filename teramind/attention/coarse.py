@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.block_means import block_means
 from teramind.volume import open_level
 
 BAND = 128
@@ -27,13 +28,7 @@ def coarse_bands(volume: Path, z: int, factor: int) -> Iterator[Floats]:
     array = open_level(volume, 0)
     step = max(BAND // factor, 1) * factor
     for top in range(0, array.shape[2], step):
-        band = np.asarray(array[:, z, top : top + step], np.float64)
-        for axis in (1, 2):
-            starts = np.arange(0, band.shape[axis], factor)
-            lengths = np.diff(starts, append=band.shape[axis])
-            sums = np.add.reduceat(band, starts, axis)
-            band = sums / np.expand_dims(lengths, [a for a in range(3) if a != axis])
-        yield band.astype(np.float32)
+        yield block_means(np.asarray(array[:, z, top : top + step]), factor)
 
 
 def level(values: Floats, genes: int) -> Floats:

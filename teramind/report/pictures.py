@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from teramind.block_means import block_means
 from teramind.expression import Raster
 from teramind.geometry import BIN, Rect
 from teramind.volume import stain_colour
@@ -59,23 +60,15 @@ class Grid:
         return np.minimum(middles, self.rect[2 + axis] - 1)
 
 
-def block_mean(rows: Rows, height: int, factor: int) -> Floats:
+def averaged(rows: Rows, height: int, factor: int) -> Floats:
     """Average `factor` x `factor` blocks, or what the edge leaves of them, of `height` rows.
 
     Rows are asked for a band at a time, so memory is a band and the result.
     """
     step = max(_BAND // factor, 1) * factor
     tops = range(0, height, step)
-    return np.concatenate([_mean(rows(top, min(top + step, height)), factor) for top in tops])
-
-
-def _mean(band: NDArray[Any], factor: int) -> Floats:
-    for axis in (0, 1):
-        starts = np.arange(0, band.shape[axis], factor)
-        lengths = np.diff(starts, append=band.shape[axis])
-        band = np.add.reduceat(band, starts, axis, dtype=np.float32)
-        band /= np.expand_dims(lengths, 1 - axis).astype(np.float32)
-    return band
+    bands = (rows(top, min(top + step, height)) for top in tops)
+    return np.concatenate([block_means(band, factor) for band in bands])
 
 
 def bin_means(raster: Raster, section: int, grid: Grid) -> Floats:
@@ -91,7 +84,7 @@ def bin_means(raster: Raster, section: int, grid: Grid) -> Floats:
         band = Rect(around.y + top * BIN, around.x, (bottom - top) * BIN, around.width)
         return raster.totals(section=section, rect=band)
 
-    means = block_mean(rows, around.height // BIN, bins)
+    means = averaged(rows, around.height // BIN, bins)
     y, x = (
         (grid.rect[axis] - around[axis] + grid.centres(axis)) // (bins * BIN) for axis in (0, 1)
     )

@@ -16,7 +16,7 @@ from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images
-from teramind.report.pictures import LONGEST, Floats, Grey, Grid, bin_means, block_mean
+from teramind.report.pictures import LONGEST, Floats, Grey, Grid, averaged, bin_means
 from teramind.volume import VolumeLayout, open_level, volume_layout
 
 CLOSE_UP = 320
@@ -49,7 +49,7 @@ class Stack(NamedTuple):
         def rows(top: int, bottom: int) -> Grey:
             return self.read(c, section, Rect(rect.y + top, rect.x, bottom - top, rect.width))
 
-        return (block_mean(rows, rect.height, factor) + 0.5).astype(np.uint8)
+        return (averaged(rows, rect.height, factor) + 0.5).astype(np.uint8)
 
 
 @dataclass(frozen=True)

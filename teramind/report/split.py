@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from teramind.files import atomic_path
 from teramind.geometry import Rect
-from teramind.report.pictures import block_mean, display_limit
+from teramind.report.pictures import averaged, display_limit
 from teramind.split import Split
 
 LONGEST = 700
@@ -38,7 +38,7 @@ def draw_split(split: Split, images: zarr.Array[Any], path: Path) -> None:
     def rows(top: int, bottom: int) -> np.ndarray:
         return np.asarray(images[0, middle, top:bottom])
 
-    picture = block_mean(rows, height, factor)
+    picture = averaged(rows, height, factor)
     figure = Figure(figsize=(6, 6 * min(max(height / width, 0.4), 2)), layout="constrained")
     axes = figure.subplots()
     extent = (0, factor * picture.shape[1], factor * picture.shape[0], 0)
