@@ -30,10 +30,7 @@ class GeneFeatures:
         self.used = 0
 
     def __call__(self, places: NDArray[np.intp], like: Tensor) -> list[Tensor]:
-        """Features of some patches, (2, n) rows and columns, at levels 0..3; in the type of `like`.
-
-        They may be views of what is kept.
-        """
+        """Features of patches, (2, n) rows and columns, at levels 0..3, in the type of `like`."""
         rows, cols = places
         known = self.place[rows, cols]
         if self.kept and (known >= 0).all():

@@ -46,7 +46,7 @@ def test_cells_may_have_their_counts_in_a_layer(tmp_path, capsys):
     arguments = ["extent", str(tmp_path / "c.h5ad"), "--pixel-size", "0.5", "--radius", "2"]
     assert main([*arguments, "--layer", "counts", "--spatial-key", "centres"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["molecules"] == 7
+    assert (found["molecules"], found["rows_per_section_value"]) == (7, {})
     assert found["plane"] == {"height": 9, "width": 9}
     assert found["origin"] == [18.0, 8.0]
 

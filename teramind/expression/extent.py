@@ -37,5 +37,5 @@ def table_extent(
         "plane": {"height": extent.height, "width": extent.width},
         "genes": len(table.molecules),
         "molecules": sum(table.molecules.values()),
-        "rows_per_section_value": dict(labels) if labels != [("", len(labels))] else {},
+        "rows_per_section_value": {} if [name for name, _ in labels] == [""] else dict(labels),
     }
