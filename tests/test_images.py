@@ -310,7 +310,7 @@ def test_pixels_in_one_piece_are_read_in_parts(tmp_path, monkeypatch, byteorder)
     metadata |= {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     source = tmp_path / "a.ome.tif"
     tifffile.imwrite(source, planes, ome=True, metadata=metadata, byteorder=byteorder)
-    monkeypatch.setattr("teramind.source_image._LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
     found = resample(source, white=dict.fromkeys(STAINS, 255))
     np.testing.assert_array_equal(found, block_mean(planes, 2))
 
@@ -319,7 +319,7 @@ def test_large_pieces_that_are_compressed_are_refused_with_a_remedy(tmp_path, mo
     source = tmp_path / "a.ome.tif"
     metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(source, pixels(200, 300), ome=True, metadata=metadata, compression="zlib")
-    monkeypatch.setattr("teramind.source_image._LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
     assert "write it in tiles, of 512 x 512 pixels" in refusal(source, stains=("DAPI",))
 
 

@@ -144,9 +144,11 @@ def twice(folder):
             "{folder}/raster.zarr: extent (0, 0, 1099511627777, 1099511627777) with 1 sections is larger "
             "than any tissue: look for stray coordinates, or give the extent", extent=None),
         row("sections that are no numbers", csv("gene,x,y,z\nTh,1,2,left\n"),
-            "{}, column z: values without a section: 'left'; section_values are '0'", section="z"),
+            "{}, column z: values without a section: 'left'; the volume has section '0'; list the column's values as "
+            "section_values in z order, or name no section column", section="z"),
         row("a section without a value", csv("gene,x,y,z\nTh,1,2,\n"),
-            "{}, column z: values without a section: ''; section_values are '0'", section="z"),
+            "{}, column z: values without a section: ''; the volume has section '0'; list the column's values as "
+            "section_values in z order, or name no section column", section="z"),
         row("20000 sections", csv("gene,x,y,z\n" + "".join(f"Th,1,1,{i}.5\n" for i in range(20_000))),
             "{}, column z: more than 10000 different values: name a column that numbers sections, or "
             "none", section="z"),
