@@ -108,6 +108,11 @@ class Windows:
         start = self.first + window * self.depth
         return range(start, start + self.depth)
 
+    def kept(self, window: int) -> range:
+        """Sections that `window` generates and the volume has."""
+        sections = self.images(window)
+        return sections[: max(self.first + self.generated - sections.start, 0)]
+
 
 class Slab(NamedTuple):
     """The unit of cluster work: the first of its z-windows and a place in the grid of slabs."""

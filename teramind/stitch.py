@@ -52,27 +52,24 @@ def stitch_slab(
             return None
         neighbour = slab._replace(row=slab.row + dy, col=slab.col + dx)
         identity = state_identity(neighbour, last, run)
-        return SavedStates(load_parts(path, window=window, identity=identity, near=edge))(edge)
+        read = SavedStates(load_parts(path, window=window, identity=identity, near=edge))
+        return in_volume(config, window, read(edge))
 
     for window in layout.windows_of(slab):
         _, own = load_state(state, window=window, identity=state_identity(slab, last, run))
         shards += _write_window(config, volume, window, rect, own)
-        right_edge = border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1, window)
-        lower_edge = border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0, window)
-        kept = _kept_planes(config, window)
         seams.add(
-            own[kept],
-            right=None if right_edge is None else right_edge[kept],
-            below=None if lower_edge is None else lower_edge[kept],
+            in_volume(config, window, own),
+            right=border(right, Rect(rect.y, rect.right, rect.height, 1), 0, 1, window),
+            below=border(below, Rect(rect.bottom, rect.x, 1, rect.width), 1, 0, window),
         )
     return {"slab": str(slab), "shards": shards, "seams": seams.record()}
 
 
-def _kept_planes(config: Config, window: int) -> NDArray[np.bool_]:
-    """Which planes (stain z,) of a window's state are in the volume; the last may reach beyond."""
-    windows = config.layout().windows
-    kept = np.array(windows.images(window)) < windows.first + windows.generated
-    return np.tile(kept, len(config.network.stains))
+def in_volume(config: Config, window: int, state: State) -> State:
+    """A view (stain, z, y, x) of the sections of a state (stain z, y, x) that the volume has."""
+    planes = state.reshape(len(config.network.stains), -1, *state.shape[1:])
+    return planes[:, : len(config.layout().windows.kept(window))]
 
 
 def _write_window(
@@ -81,14 +78,13 @@ def _write_window(
     """Write a window's last state (stain z, y, x) of `rect`; return its shards."""
     layout = config.layout()
     sections, first = layout.windows.images(window), layout.windows.first
-    kept = [z for z in sections if z < first + layout.windows.generated]
     grey = np.empty(state.shape, np.uint8)
     for channel, plane in zip(grey, state, strict=True):  # one at a time, for they are large
         channel[:] = to_grey(np.nan_to_num(plane, nan=-1.0))
     voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
     return write_slab(
         volume,
-        voxels=np.ascontiguousarray(voxels[:, : len(kept)]),
+        voxels=np.ascontiguousarray(voxels[:, : len(layout.windows.kept(window))]),
         z=sections.start - first,
         y=rect.y - layout.region.y,
         x=rect.x - layout.region.x,
@@ -111,11 +107,11 @@ class Seams:
         """Measure one window.
 
         Args:
-            own: state (stain z, y, x), NaN in background.
+            own: state (stain, z, y, x), NaN in background.
             right: state of the slab to the right, its first column at least.
             below: state of the slab below, its first row at least.
         """
-        for neighbour, axis in ((right, 2), (below, 1)):
+        for neighbour, axis in ((right, -1), (below, -2)):
             if neighbour is not None:
                 turned, other = (np.moveaxis(a, axis, 0) for a in (own, neighbour))
                 self.border.append(np.abs(turned[-1] - other[0]).ravel())
