@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from teramind.diffusion import sampling_steps
 from teramind.generate import Generator
-from teramind.geometry import BIN, Layout, Rect, Slab, Windows
+from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network
 from teramind.noise import PhiloxNoise
 from teramind.phase_plane import touched
+from teramind.state import parts_of
 
 SLAB, STEPS, PHASES = 2048, 15, 3
 
@@ -24,14 +25,14 @@ class Counts(NamedTuple):
         genes: gene branch passes per patch and step, all gene features being kept.
         encode: encoder passes per patch and step; the decoder makes one.
         frame: patches computed beyond the slab's own, as a part of these.
-        read: bytes of state files read per voxel of one stain and section.
+        read: bytes of state files read per voxel of one stain and section, stitching included.
         written: bytes of state files and volume written per voxel, nothing compressed.
     """
 
     genes: float
     encode: float
     frame: float
-    read: int
+    read: float
     written: int
 
 
@@ -59,11 +60,24 @@ def count(network: Network) -> Counts:
     decoded = sum(mask.sum() for masks in phases for mask in masks)
     encoded = sum(touched(mask).sum() for masks in phases for mask in masks)
     first = sum(touched(masks[0]).sum() for masks in phases)  # the widest step of each phase
-    sources = sum(len(layout.sources(slab, phase)) for phase in range(1, PHASES))
     return Counts(
         genes=first / decoded,
         encode=encoded / decoded,
         frame=decoded / (STEPS * (SLAB // spec.patch) ** 2) - 1,
-        read=4 * (sources + 3),  # stitching reads the slab and two beside it
+        read=sum(_read(layout, slab, phase) for phase in range(1, PHASES + 1)),
         written=4 * PHASES + 1,
     )
+
+
+def _read(layout: Layout, slab: Slab, phase: int) -> float:
+    """Bytes per voxel that the job of a phase reads of states; stitching counts as a phase."""
+    before = layout.core(slab, phase - 1)
+    # Stitching reads the row and the column of pixels across the lower and the right seam.
+    stitched = Rect(before.y, before.x, before.height + 1, before.width + 1)
+    frame = layout.frame(slab, phase) if phase < PHASES else stitched
+    right, below = slab._replace(col=slab.col + 1), slab._replace(row=slab.row + 1)
+    sources = layout.sources(slab, phase) if phase < PHASES else [slab, right, below]
+    margin = layout.margin(phase - 1)
+    parts = [part for s in sources for part in parts_of(layout.core(s, phase - 1), margin)]
+    read = sum(part.height * part.width for part in parts if part.cut(frame) != EMPTY)
+    return 4 * read / (before.height * before.width)

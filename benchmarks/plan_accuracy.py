@@ -1,6 +1,6 @@
 """What `teramind plan` says against what real runs take: seven runs of different sizes.
 
-    python benchmarks/plan_accuracy.py [number of runs, default all]
+    python benchmarks/plan_accuracy.py [runs, by default all]
 
 Every run is the real Snakemake on one core, from molecules to the last state, with the bundled
 network's sizes. Next to each run a few patches are timed as the plan times them; time is CPU time,
@@ -10,6 +10,7 @@ peak, disk the most that the states took at one time, looked at all the while.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -136,9 +137,12 @@ def measure(folder: Path, targets: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Run them all and print predicted over measured."""
+    parser = argparse.ArgumentParser(description="what the plan says against real runs")
+    parser.add_argument("runs", nargs="?", type=int, default=len(RUNS), help="the first so many")
+    asked = parser.parse_args().runs
     ratios = []
     print("run                          jobs  time  CPU s  memory    MiB    disk    KiB   load")
-    for run in RUNS[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
+    for run in RUNS[:asked]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             config = parse_config(write_project(folder, run))

@@ -89,7 +89,7 @@ def graph(slab: int, phases: int, windows: int) -> None:
 
 
 class FreeNetwork:
-    """A stand-in whose noise estimate is zero and whose features are empty."""
+    """A stand-in whose noise estimate is zero and whose features are next to nothing."""
 
     axes = Network.axes
 
@@ -107,11 +107,11 @@ class FreeNetwork:
         return t
 
     def genes(self, counts: torch.Tensor) -> list[torch.Tensor]:
-        """No features."""
-        return [counts.new_empty(len(counts), 0)] * 4
+        """One number a patch: the engine asks how many patches' features it can keep."""
+        return [counts.new_zeros(len(counts), 1)] * 4
 
     def encode(self, state: torch.Tensor, genes: list[torch.Tensor], time: torch.Tensor) -> Encoded:
-        """No features either."""
+        """No features at all."""
         empty = state.new_empty(len(state), 2, 0, 2, 2)
         return Encoded(empty, [[empty] * 3] * 4, [empty] * 4)
 

@@ -11,6 +11,7 @@ those of another machine. `python tests/slurm/cluster.py up` brings up a Slurm.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import os
@@ -89,14 +90,17 @@ def _seconds(stamp: str) -> float:
 
 def main() -> None:
     """Run one part."""
-    part, *words = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="what Snakemake itself costs")
+    parser.add_argument("part", choices=("plan", "job", "slurm"))
+    parser.add_argument("jobs", nargs="*", type=int, help="of the plans")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if part == "plan":
-            for jobs in map(int, words or ("1000", "5000", "20000")):
+        if given.part == "plan":
+            for jobs in given.jobs or (1000, 5000, 20000):
                 print(plan(jobs, Path(folder)), flush=True)
-        elif part == "job":
+        elif given.part == "job":
             print(overhead(Path(folder), "--cores", "1"))
-        elif part == "slurm":
+        else:
             print(overhead(Path(folder), "--profile", str(ROOT / "slurm"), "--jobs", "1", *POLL))
             print(in_slurm_jobs(Path(folder)))
 
