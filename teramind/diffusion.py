@@ -5,6 +5,7 @@ DDPM is arXiv 2006.11239, DDIM is arXiv 2010.02502, the two-output loss is arXiv
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -79,6 +80,13 @@ def to_patches(plane: Tensor, patch: int) -> Tensor:
     return split.reshape(b * rows * cols, c, patch, patch)
 
 
+def to_planes(patches: Tensor, planes: int) -> Tensor:
+    """Inverse of `to_patches` for so many square planes."""
+    edge = math.isqrt(len(patches) // planes)
+    split = patches.unflatten(0, (planes, edge, edge)).permute(0, 3, 1, 4, 2, 5)
+    return split.flatten(4, 5).flatten(2, 3)
+
+
 def balanced_weight(t: Tensor, spread: Tensor) -> Tensor:
     """Weight of the noise's squared error under which every timestep matters alike.
 
@@ -141,11 +149,13 @@ def window_loss(
     outside: float = OUTSIDE,
     aligned: bool = False,
     weight: Tensor | None = None,
+    borders: float = 0.0,
 ) -> Tensor:
     """Training loss of b square windows of p x p aligned patches (W = p P pixels).
 
     The published loss is `aligned=True, outside=0`. Leaving the aligned output out spares p^2 of
-    the p^2 + (p-1)^2 decoder passes, and sampling never uses it.
+    the p^2 + (p-1)^2 decoder passes, and sampling never uses it. Beside a border both patches err,
+    each in its own way, and what shows is where they differ: `borders` makes that count.
 
     Args:
         network: in training mode for dropout.
@@ -157,27 +167,31 @@ def window_loss(
         outside: what the network sees beyond the image.
         aligned: add the squared error on the aligned patches, inside the image only.
         weight: (b, stains), of the squared errors; 1 by default.
+        borders: weight of the mean squared step that the error takes across the lines where
+            patches end, shifted or aligned ones.
 
     Returns:
         Scalar.
     """
-    patch, half, stains = network.spec.patch, network.spec.half, len(network.spec.stains)
+    patch, half = network.spec.patch, network.spec.half
     patches = noisy_patches(image, inside, noise, t, patch=patch, outside=outside)
     shifted, both = network(
         patches.state, counts.flatten(0, 1), patches.t, patches.corners, aligned=aligned
     )
     if weight is None:
-        weight = noise.new_ones(len(t), stains)
-    target = to_patches(noise[..., half:-half, half:-half], patch)
-    loss = _weighted((target - shifted).square(), weight)
+        weight = noise.new_ones(len(t), len(network.spec.stains))
+    error = noise[..., half:-half, half:-half] - to_planes(shifted, len(t))
+    loss = _weighted(error, weight)
+    if borders:
+        down = error[..., half::half, :] - error[..., half - 1 : -1 : half, :]
+        right = error[..., half::half] - error[..., half - 1 : -1 : half]
+        loss = loss + borders * (_weighted(down, weight) + _weighted(right, weight)) / 2
     if both is not None:
-        error = (to_patches(noise, patch) - both).square()
-        loss = loss + _weighted(error * to_patches(inside, patch), weight)
+        loss = loss + _weighted((noise - to_planes(both, len(t))) * inside, weight)
     return loss
 
 
 def _weighted(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the error (b n, stain z, P, P) with a weight per window and stain (b, stains)."""
-    b, stains = weight.shape
-    mean = error.unflatten(1, (stains, -1)).unflatten(0, (b, -1)).mean((1, 3, 4, 5))
+    """Mean square of the error (b, stain z, y, x), weighed by window and stain (b, stains)."""
+    mean = error.square().unflatten(1, (weight.shape[1], -1)).mean((2, 3, 4))
     return (mean * weight).mean()

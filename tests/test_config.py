@@ -180,6 +180,10 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             TRAINING | {"reference__images": "i", "expression__panel": None},
             "expression.panel: missing; training needs a gene list",
         ),
+        (
+            TRAINING | {"reference__images": "i", "train__loss": "published", "train__borders": 2},
+            "train.borders: got 2; the published loss has none, leave it out",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_named(changes, line):

@@ -238,3 +238,27 @@ def test_half_of_what_is_learned_is_more_signal_than_noise() -> None:
     assert np.median(level) == pytest.approx(0, abs=0.05)
     below, above = np.quantile(level, [0.1587, 0.8413])  # one standard deviation
     assert (below, above) == pytest.approx((-1.7, 1.7), abs=0.15)
+
+
+def test_only_steps_of_the_error_across_borders_of_patches_count_as_such(
+    tiny_network, monkeypatch
+) -> None:
+    """Patches end every 16 pixels: the shifted ones at 32, the aligned ones at 16 and 48."""
+    error = torch.full((2, 4, 64, 64), 2.0)
+    error[:, :, 5] += 7  # a row inside patches, from edge to edge
+    error[:, :, 16:32, 32:48] += 1  # its edges are borders: 2 x 16 of 3 x 64 steps either way
+    noise = normal(2, 4, 96, 96, seed=5)
+    guess = to_patches(noise[..., 16:-16, 16:-16] - error, 32)
+    monkeypatch.setattr(tiny_network, "forward", lambda *_, **__: (guess, None))
+    window = {
+        "image": normal(2, 4, 96, 96, seed=6),
+        "inside": torch.ones(2, 1, 96, 96, dtype=torch.bool),
+        "noise": noise,
+        "counts": torch.zeros(2, 9, 2, 2, 4, 3),
+        "t": torch.tensor([10, 900]),
+        "weight": torch.tensor([[1.0, 3.0], [1.0, 3.0]]),
+    }
+    without = window_loss(tiny_network, **window)
+    assert without.item() == pytest.approx(2 * error.square().mean().item(), rel=1e-5)
+    with_borders = window_loss(tiny_network, **window, borders=3.0)
+    assert (with_borders - without).item() == pytest.approx(3 * 2 * (32 / 192), rel=1e-4)

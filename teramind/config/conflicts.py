@@ -134,6 +134,8 @@ def _training(config: Config) -> Iterator[str]:
             f"train.batch: got {asked.batch}; must be a multiple of train.gpus x train.accumulate "
             f"({max(asked.gpus, 1)} x {asked.accumulate})"
         )
+    if asked.loss == "published" and "borders" in asked.model_fields_set and asked.borders:
+        yield f"train.borders: got {asked.borders:g}; the published loss has none, leave it out"
     if asked.rounds > 1 and asked.minutes is None:
         yield "train.minutes: missing; train.rounds above 1 needs it"
 

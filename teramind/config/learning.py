@@ -96,6 +96,13 @@ class Train(Section):
     )
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
+    borders: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of the steps that the error takes across borders of patches, which "
+        "show as a grid; the published loss has none",
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
     seed: Whole = Field(0, ge=0, lt=2**31)
     start: PathText | None = Field(None, description="checkpoint to go on from; sizes are its own")

@@ -162,6 +162,7 @@ class Trainer:
             outside=0.0 if published else OUTSIDE,
             aligned=published,
             weight=None if published else balanced_weight(moved.t, self.spread),
+            borders=0.0 if published else self.settings.borders,
         )
 
     def _shares(self) -> range:
