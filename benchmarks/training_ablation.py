@@ -5,8 +5,9 @@ python benchmarks/training_ablation.py --cpu-seconds 600
 Every arm trains on the same phantom, in a process of its own on one thread, for the same seconds of
 CPU time, so that a busy machine does not change the table. Then its averaged weights are judged
 alike: the mean loss of the shifted output with `balanced_weight` on fixed validation windows, noise
-and timesteps. Lower is better; 1 is about the best linear estimate from a pixel alone. The learning
-rate is constant after a warm-up of 20 steps, for nobody knows how many steps an arm will take.
+and timesteps, and the squared steps of the error across borders of patches, weighed the same way.
+Lower is better; a loss of 1 is about the best linear estimate from a pixel alone. The learning rate
+is constant after a warm-up of 20 steps, for nobody knows how many steps an arm will take.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ from teramind.training.trainer import Trainer
 SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0
 STAINS = ("DAPI", "PolyT")
 ARMS: dict[str, dict[str, object]] = {
-    "as it is (3 x 3, shifted, balanced)": {},
+    "as it is (3 x 3, shifted, balanced, borders 1)": {},
+    "borders 0": {"borders": 0.0},
+    "borders 3": {"borders": 3.0},
     "window 2 x 2": {"edge": 2},
     "window 4 x 4": {"edge": 4},
     "published loss, 2 x 2": {"edge": 2, "loss": "published"},
@@ -93,6 +96,7 @@ def train_arm(
     base: int = 6,
     loss: str = "shifted",
     weight: str = "balanced",
+    borders: float = 1.0,
     learning_rate: float = 1e-3,
     ema: float = 0.99,
 ) -> dict[str, float]:
@@ -115,6 +119,7 @@ def train_arm(
         warmup=20,
         ema=ema,
         loss=loss,
+        borders=borders,
         dropout=0,
     )
     kind = MinSnrTrainer if weight == "min-snr" else Trainer
@@ -127,17 +132,28 @@ def train_arm(
             trainer._train_step(trainer._cut(trainer.step), False)
         used = time.process_time() - started
     last = judge(trainer.averaged(), judged, trainer.spread)
-    return {"steps": trainer.step, "seconds": used, "first": first, "last": last}
+    return {
+        "steps": trainer.step,
+        "seconds": used,
+        "first": first[0],
+        "last": last[0],
+        "borders": last[1],
+    }
 
 
 @torch.inference_mode()
-def judge(network: Network, windows: TrainingWindows, spread: Tensor) -> float:
-    """Mean balanced loss on fixed windows, noise and timesteps."""
-    found = [
-        window_loss(network, **batch._asdict(), weight=balanced_weight(batch.t, spread)).item()
-        for batch in calibration(windows)
-    ]
-    return sum(found) / len(found)
+def judge(network: Network, windows: TrainingWindows, spread: Tensor) -> tuple[float, float]:
+    """Mean balanced loss, and what borders add to it, on fixed windows, noise and timesteps."""
+    found = []
+    for batch in calibration(windows):
+        weight = balanced_weight(batch.t, spread)
+        losses = (
+            window_loss(network, **batch._asdict(), weight=weight, borders=borders).item()
+            for borders in (0.0, 1.0)
+        )
+        found.append([*losses])
+    inner, both = np.mean(found, 0)
+    return float(inner), float(both - inner)
 
 
 def main() -> None:
@@ -152,8 +168,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         make_data(Path(name))
-        print("| arm | steps | CPU s per step | loss at the start | loss at the end |")
-        print("| --- | --- | --- | --- | --- |", flush=True)
+        print("| arm | steps | CPU s per step | loss at the start | at the end | border steps |")
+        print("| --- | --- | --- | --- | --- | --- |", flush=True)
         for arm in ARMS:
             command = [sys.executable, __file__, "--cpu-seconds", str(asked.cpu_seconds)]
             run = subprocess.run([*command, "--arm", name, arm], check=True, capture_output=True)
@@ -161,7 +177,7 @@ def main() -> None:
             each = found["seconds"] / found["steps"]
             print(
                 f"| {arm} | {found['steps']} | {each:.2f} | {found['first']:.4f} | "
-                f"{found['last']:.4f} |",
+                f"{found['last']:.4f} | {found['borders']:.4f} |",
                 flush=True,
             )
 
