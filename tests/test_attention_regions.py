@@ -45,14 +45,18 @@ def write_geojson(path, *features):
     y=st.lists(st.integers(-40, 140), min_size=1, max_size=6).map(sorted),
     x=st.lists(st.integers(-40, 200), min_size=1, max_size=6).map(sorted),
     corner=st.tuples(st.integers(-64, 64), st.integers(-64, 64)),
+    compression=st.sampled_from([None, "zlib"]),
+    tile=st.sampled_from([None, (16, 32)]),
 )
-@settings(max_examples=40, deadline=None)
-def test_a_label_image_is_read_at_any_places(tmp_path_factory, step, sections, y, x, corner):
+@settings(max_examples=60, deadline=None)
+def test_a_label_image_is_read_at_any_places(
+    tmp_path_factory, step, sections, y, x, corner, compression, tile
+):
     rng = np.random.default_rng(step)
     shape = (PLANE.height // step, PLANE.width // step)
     image = rng.integers(0, 4, (2, *shape) if sections else shape).astype(np.uint16)
     file = tmp_path_factory.mktemp("labels") / "r.tif"
-    tifffile.imwrite(file, image, photometric="minisblack")
+    tifffile.imwrite(file, image, photometric="minisblack", compression=compression, tile=tile)
     plane = Rect(*corner, PLANE.height, PLANE.width)
     found = opened(file, plane=plane).labels(1, np.array(y), np.array(x))
     of_section = image[1] if sections else image
