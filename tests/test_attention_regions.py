@@ -83,6 +83,43 @@ def test_polygons_have_names_holes_and_sections(tmp_path):
     assert regions.labels(0, np.array([8]), np.array([110])).tolist() == [[OUTSIDE]]
 
 
+@pytest.mark.parametrize(
+    ("about", "name"),
+    [
+        ({"name": "own", "classification": {"name": "class"}}, "own"),
+        ({"name": None, "classification": {"name": "Cortex", "color": [0, 1, 2]}}, "Cortex"),
+        ({"classification": {"names": ["Cortex", "L1"], "color": [0, 1, 2]}}, "Cortex: L1"),
+        ({"classification": "Cortex"}, "Cortex"),
+        ({"classification": None}, "region 1"),
+        ({}, "region 1"),
+        (None, "region 1"),
+    ],
+)
+def test_a_polygon_is_called_by_its_name_or_its_class(tmp_path, about, name):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 64)], about))
+    assert opened(file).name(0) == name
+
+
+@pytest.mark.parametrize("form", ["collection", "list", "alone"])
+def test_features_may_stand_in_a_collection_in_a_list_or_alone(tmp_path, form):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 64)], {"name": "a"}))
+    collection = json.loads(file.read_text())
+    feature = collection["features"][0]
+    forms = {"collection": collection, "list": [feature], "alone": feature}
+    file.write_text(json.dumps(forms[form]))
+    regions = opened(file)
+    assert regions.labels(0, np.array([8, 80]), np.array([8])).tolist() == [[0], [OUTSIDE]]
+    assert regions.name(0) == "a"
+
+
+def test_features_without_geometry_are_passed_over(tmp_path):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 64)], {}))
+    content = json.loads(file.read_text())
+    content["features"].insert(0, {"type": "Feature", "properties": {}, "geometry": None})
+    file.write_text(json.dumps(content))
+    assert opened(file).labels(0, np.array([8]), np.array([8])).tolist() == [[0]]
+
+
 def test_polygons_in_micrometres_are_scaled(tmp_path):
     file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))
     places = np.array([9, 19, 21])
@@ -98,13 +135,14 @@ def test_polygons_in_micrometres_are_scaled(tmp_path):
         ("r.tif", b"hello", "not a readable TIFF"),
         ("r.geojson", b"{", "not GeoJSON with polygons"),
         ("r.geojson", b'{"type": "FeatureCollection", "features": []}', "no Polygon"),
-        ("r.geojson", b'{"type": "Feature", "geometry": null}', "not GeoJSON"),
+        ("r.geojson", b'{"type": "Feature", "geometry": null}', "no Polygon"),
         (
             "r.json",
             b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[0,0],[1,1]]]}}',
             "at least four finite points",
         ),
         ("r.png", b"x", "must be a label image"),
+        ("r.geojson", b"[1]", "not GeoJSON"),
         ("r.geojson", b"[" * 100_000, "not GeoJSON with polygons"),
     ],
 )

@@ -46,7 +46,7 @@ def open_regions(
     Args:
         path: TIFF of unsigned integers, (y, x) or (section, y, x), as large as the plane in pixels
             or in bins of 16 pixels, 0 where there is no region; or GeoJSON with Polygon and
-            MultiPolygon features.
+            MultiPolygon features, in a collection or a list; others are passed over.
         plane: the plane in pixels; pixel (0, 0) of a label image lies at its corner.
         sections: sections of the plane.
         pixel_size_um: edge of a pixel.
@@ -166,20 +166,34 @@ class Polygons:
 
 
 def _shapes(
-    content: dict[str, Any], scale: float
+    content: dict[str, Any] | list[Any], scale: float
 ) -> Iterator[tuple[str, int | None, tuple[NDArray[np.float64], ...]]]:
     """Yield name, section and rings of every polygon feature."""
-    features = content["features"] if content["type"] == "FeatureCollection" else [content]
-    for number, feature in enumerate(features, 1):
-        kind, coordinates = feature["geometry"]["type"], feature["geometry"]["coordinates"]
-        if kind in ("Polygon", "MultiPolygon"):
-            about = feature.get("properties") or {}
-            name = about.get("name") or (about.get("classification") or {}).get("name")
-            name = str(name or f"region {number}").replace("/", "_")  # HDF5 splits names at it
+    for number, feature in enumerate(_features(content), 1):
+        geometry = feature["geometry"] or {"type": None}
+        if geometry["type"] in ("Polygon", "MultiPolygon"):
+            about, coordinates = feature.get("properties") or {}, geometry["coordinates"]
+            name = _name(about) or f"region {number}"
             section = about.get("section")
-            polygons = [coordinates] if kind == "Polygon" else coordinates
+            polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
             rings = tuple(_ring(ring, scale) for polygon in polygons for ring in polygon)
-            yield name, None if section is None else int(section), rings
+            # HDF5 splits names at a slash
+            yield name.replace("/", "_"), None if section is None else int(section), rings
+
+
+def _features(content: dict[str, Any] | list[Any]) -> list[Any]:
+    """Features of a collection, of a bare list as QuPath also writes, or the only one."""
+    if isinstance(content, list):
+        return content
+    return list(content["features"]) if content["type"] == "FeatureCollection" else [content]
+
+
+def _name(about: dict[str, Any]) -> str:
+    """A feature's own name, or its class's; QuPath lists the parts of a derived class."""
+    own, found = about.get("name"), about.get("classification") or {}
+    if isinstance(found, str):
+        found = {"name": found}
+    return str(own or found.get("name") or ": ".join(found.get("names") or ()))
 
 
 def _ring(points: Any, scale: float) -> NDArray[np.float64]:
