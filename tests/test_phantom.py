@@ -36,9 +36,14 @@ def wide() -> Phantom:
 
 
 def shown(phantom: Phantom, section: int, reach_um: float) -> pd.DataFrame:
-    """Cells whose centre lies within `reach_um` of a section's plane."""
-    away = (phantom.cells.z_um - section * phantom.section_spacing_um).abs()
-    return phantom.cells[away < reach_um]
+    """Cells centred in the field and within `reach_um` of a section's plane."""
+    cells = phantom.cells
+    away = (cells.z_um - section * phantom.section_spacing_um).abs()
+    y, x = (
+        cells[axis].between(0, size * phantom.pixel_size_um, inclusive="left")
+        for axis, size in zip(("y_um", "x_um"), phantom.regions.shape, strict=True)
+    )
+    return cells[y & x & (away < reach_um)]
 
 
 def discs(phantom: Phantom, cells: pd.DataFrame, scale: float) -> np.ndarray:
@@ -107,6 +112,7 @@ def test_any_size_and_seed_gives_aligned_repeatable_arrays(height, width, sectio
     assert one.molecules.section.between(0, sections - 1).all()
     assert np.array_equal(one.images, two.images)
     assert np.array_equal(one.regions, two.regions)
+    assert set(np.unique(one.nuclei)) - {0} == set(one.cells.id)
     pd.testing.assert_frame_equal(one.molecules, two.molecules)
     pd.testing.assert_frame_equal(one.cells, two.cells)
 

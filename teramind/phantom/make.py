@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from teramind.errors import UserError
 from teramind.phantom.catalogue import PANEL, REGIONS
-from teramind.phantom.cells import captured, place_cells
+from teramind.phantom.cells import place_cells
 from teramind.phantom.molecules import scatter_molecules
 from teramind.phantom.render import render_section
-from teramind.phantom.tissue import Floats, Tissue
+from teramind.phantom.tissue import Tissue
 
 STAINS = ("DAPI", "PolyT")
 
-_ROWS = 256
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Phantom:
 
     `images` is uint8 (c, z, y, x), c = DAPI, PolyT; `nuclei` int32 (z, y, x), the id of the cell
     whose nucleus shows at a pixel, 0 for none. `molecules` has gene, x_um, y_um and section.
-    `cells` has one row per nucleus centred in the field and showing in a section: id, type, region,
-    x_um, y_um, z_um (section k lies at k times the spacing), nucleus_radius_um, elongation, angle
-    and brightness. `regions` is the label map (y, x) of the middle section; label i is
-    `region_names[i]`, label 0 the ventricle, 1 what lies outside the brain.
+    `cells` has one row per id in `nuclei`, also where the centre lies outside the field: id, type,
+    region, x_um, y_um, z_um (section k lies at k times the spacing), nucleus_radius_um, elongation,
+    angle and brightness; of cells whose nuclei do not show there may be molecules. `regions` is the
+    label map (y, x) of the middle section; label i is `region_names[i]`, label 0 the ventricle, 1
+    what lies outside the brain.
     """
 
     images: NDArray[np.uint8]
@@ -71,8 +72,10 @@ def make_phantom(
     tissue = Tissue(seed, extent)
     planes = np.arange(sections) * section_spacing_um
     cells = place_cells(tissue, extent_um=extent, planes_um=planes, seed=seed)
-    painted = [
-        render_section(
+    images = np.empty((len(STAINS), sections, height, width), np.uint8)
+    nuclei = np.empty((sections, height, width), np.int32)
+    for z, plane in enumerate(planes):
+        images[:, z], nuclei[z] = render_section(
             tissue,
             cells,
             shape=(height, width),
@@ -80,13 +83,11 @@ def make_phantom(
             plane_um=float(plane),
             seed=seed,
         )
-        for plane in planes
-    ]
     return Phantom(
-        images=np.stack([stains for stains, _ in painted], axis=1),
-        nuclei=np.stack([labels for _, labels in painted]),
+        images=images,
+        nuclei=nuclei,
         molecules=scatter_molecules(tissue, cells, extent_um=extent, planes_um=planes, seed=seed),
-        cells=_in_field(cells, extent, planes),
+        cells=_shown(cells, nuclei),
         regions=_region_map(tissue, (height, width), pixel_size_um, planes[sections // 2]),
         pixel_size_um=pixel_size_um,
         section_spacing_um=section_spacing_um,
@@ -100,14 +101,12 @@ def _check_positive(**sizes: float) -> None:
             raise UserError(f"phantom: {name} is {size:g}; it must be above 0 and finite")
 
 
-def _in_field(
-    cells: pd.DataFrame, extent_um: tuple[float, float], planes_um: Floats
-) -> pd.DataFrame:
-    """Keep the cells centred inside the field that show in at least one section."""
-    shown = np.any([captured(cells, plane) > 0 for plane in planes_um], axis=0)
-    x, y = cells["x_um"], cells["y_um"]
-    inside = (x >= 0) & (x < extent_um[1]) & (y >= 0) & (y < extent_um[0])
-    return cells[inside & shown].reset_index(drop=True)
+def _shown(cells: pd.DataFrame, nuclei: NDArray[np.int32]) -> pd.DataFrame:
+    """Keep the cells whose nucleus shows at a pixel of a section."""
+    shows = np.zeros(len(cells) + 1, bool)  # ids count from 1, in the order of rows
+    for labels in nuclei:
+        shows[labels] = True
+    return cells[shows[1:]].reset_index(drop=True)
 
 
 def _region_map(
