@@ -160,7 +160,7 @@ def _beside(rng: np.random.Generator, points: Floats, away_um: Floats) -> Floats
 
 def _uncrowded(points: Floats, radius: Floats) -> NDArray[np.intp]:
     """Return the indices kept when, first come first served, no two are too close."""
-    pairs = cKDTree(points).query_pairs(2 * float(radius.max()), output_type="ndarray")
+    pairs = cKDTree(points).query_pairs(2 * float(radius.max(initial=0)), output_type="ndarray")
     gap = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
     pairs = pairs[gap < radius[pairs].sum(1)]
     open_, kept = np.ones(len(points), bool), np.zeros(len(points), bool)

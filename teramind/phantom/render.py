@@ -31,7 +31,7 @@ def render_section(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return one section's stains, uint8 (c, y, x), c = DAPI, PolyT, and its nuclei's ids (y, x).
 
-    Memory: some ten float32 copies of the section.
+    Memory: some fourteen float32 copies of the section.
     """
     rng = generator(seed, f"render {plane_um}")
     nuclei, somata, labels = paint_cells(
@@ -57,7 +57,8 @@ def _grain(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Fl
     """Return a granular texture around 1: fine grains on a coarse mottle."""
     fine = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma)
     coarse = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), 4 * sigma)
-    return np.asarray(1 + 0.07 * fine / fine.std() + 0.05 * coarse / coarse.std())
+    spreads = [field.std() or 1 for field in (fine, coarse)]  # a single pixel has none
+    return np.asarray(1 + 0.07 * fine / spreads[0] + 0.05 * coarse / spreads[1])
 
 
 def _neuropil(
