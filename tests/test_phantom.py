@@ -1,5 +1,6 @@
 """The phantom: seeded tissue whose stains, molecules and cells tell one story."""
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def test_the_wall_of_the_ventricles_is_ependyma_alone(wide):
 
 @given(height=st.integers(600, 20000), width=st.integers(600, 20000), seed=st.integers(0, 999))
 @settings(max_examples=10, deadline=None)
-def test_the_plan_fills_a_field_of_any_size(height, width, seed):
+def test_the_plan_covers_a_field_of_any_size(height, width, seed):
     tissue = Tissue(seed, (height, width))
     y, x = np.linspace(0, height, 200)[:, None], np.linspace(0, width, 200)[None]
     labels = tissue.labels(x, y, np.asarray(0.0))
@@ -328,3 +329,28 @@ def test_written_image_is_tiled_ome_with_sizes_in_um(phantom, tmp_path):
 def test_impossible_sizes_are_user_errors(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         make_phantom(**{**SIZE, **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"height": 10**12}, {"width": 10**30}, {"pixel_size_um": 1e300}])
+def test_sizes_that_no_memory_holds_are_user_errors(wrong):
+    with pytest.raises(UserError, match="do not fit into memory"):
+        make_phantom(**{**SIZE, **wrong})
+
+
+def test_memory_that_runs_out_is_a_user_error(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("teramind.phantom.make.render_section", full)
+    with pytest.raises(UserError, match=r"2 sections of 20 x 30 pixels of 0\.6 um do"):
+        make_phantom(height=20, width=30, sections=2)
+
+
+def test_memory_is_the_result_and_copies_of_one_section():
+    size = {"height": 192, "width": 192, "sections": 16, "pixel_size_um": 0.2}
+    tracemalloc.start()
+    made = make_phantom(**size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    copies = (peak - made.images.nbytes - made.nuclei.nbytes) / (4 * 192 * 192)
+    assert copies < 16

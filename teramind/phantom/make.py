@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,9 @@ from teramind.phantom.tissue import Tissue
 STAINS = ("DAPI", "PolyT")
 
 _ROWS = 64
+
+_LARGEST = 1 << 40
+"""Pixels, and um2, of all sections. No machine holds more, and arrays fail in other ways then."""
 
 
 @dataclass(frozen=True)
@@ -57,48 +62,68 @@ def make_phantom(
 ) -> Phantom:
     """Make a phantom of `sections` images of `height` x `width` pixels; a seed fixes every voxel.
 
-    The plan of a coronal section (see `anatomy`) fills the images, whatever their size, down to
-    about 760 um; smaller ones are a window into it. Sections follow each other: layers, vessels and
-    the cells that two of them cut through go on. Memory: the result and some ten float32 copies of
-    one section.
+    The plan of a coronal section (see `anatomy`) covers the images, whatever their size: those of
+    its proportions, from about 760 um on, show the whole of it, others a window into it. Sections
+    follow each other: layers, vessels and the cells that two of them cut through go on.
 
-    Raises `UserError` when a size is not positive or the seed is negative.
+    Memory: the result, and some fourteen float32 copies of one section, or 0.3 kB for each of
+    0.09 candidates for cells per um2 of every section if that is more.
+
+    Raises `UserError` when a size is not positive or too large, or the seed is negative.
     """
     _check_positive(height=height, width=width, sections=sections)
     _check_positive(pixel_size_um=pixel_size_um, section_spacing_um=section_spacing_um)
     if seed < 0:
         raise UserError(f"phantom: seed is {seed}; it must be 0 or greater")
-    extent = (height * pixel_size_um, width * pixel_size_um)
-    tissue = Tissue(seed, extent)
-    planes = np.arange(sections) * section_spacing_um
-    cells = place_cells(tissue, extent_um=extent, planes_um=planes, seed=seed)
-    images = np.empty((len(STAINS), sections, height, width), np.uint8)
-    nuclei = np.empty((sections, height, width), np.int32)
-    for z, plane in enumerate(planes):
-        images[:, z], nuclei[z] = render_section(
-            tissue,
-            cells,
-            shape=(height, width),
+    with _that_fits(height, width, sections, pixel_size_um):
+        extent = (height * pixel_size_um, width * pixel_size_um)
+        tissue = Tissue(seed, extent)
+        planes = np.arange(sections) * section_spacing_um
+        cells = place_cells(tissue, extent_um=extent, planes_um=planes, seed=seed)
+        images = np.empty((len(STAINS), sections, height, width), np.uint8)
+        nuclei = np.empty((sections, height, width), np.int32)
+        for z, plane in enumerate(planes):
+            images[:, z], nuclei[z] = render_section(
+                tissue,
+                cells,
+                shape=(height, width),
+                pixel_size_um=pixel_size_um,
+                plane_um=float(plane),
+                seed=seed,
+            )
+        return Phantom(
+            images=images,
+            nuclei=nuclei,
+            molecules=scatter_molecules(
+                tissue, cells, extent_um=extent, planes_um=planes, seed=seed
+            ),
+            cells=_shown(cells, nuclei),
+            regions=_region_map(tissue, (height, width), pixel_size_um, planes[sections // 2]),
             pixel_size_um=pixel_size_um,
-            plane_um=float(plane),
+            section_spacing_um=section_spacing_um,
             seed=seed,
         )
-    return Phantom(
-        images=images,
-        nuclei=nuclei,
-        molecules=scatter_molecules(tissue, cells, extent_um=extent, planes_um=planes, seed=seed),
-        cells=_shown(cells, nuclei),
-        regions=_region_map(tissue, (height, width), pixel_size_um, planes[sections // 2]),
-        pixel_size_um=pixel_size_um,
-        section_spacing_um=section_spacing_um,
-        seed=seed,
-    )
 
 
 def _check_positive(**sizes: float) -> None:
     for name, size in sizes.items():
         if not 0 < size < math.inf:
             raise UserError(f"phantom: {name} is {size:g}; it must be above 0 and finite")
+
+
+@contextmanager
+def _that_fits(height: int, width: int, sections: int, pixel_size_um: float) -> Iterator[None]:
+    """Refuse sizes that the block finds no memory for."""
+    line = (
+        f"phantom: {sections} sections of {height} x {width} pixels of {pixel_size_um:g} um do not "
+        "fit into memory; ask for less"
+    )
+    if sections * height * width * max(1.0, pixel_size_um * pixel_size_um) > _LARGEST:
+        raise UserError(line)
+    try:
+        yield
+    except MemoryError:
+        raise UserError(line) from None
 
 
 def _shown(cells: pd.DataFrame, nuclei: NDArray[np.int32]) -> pd.DataFrame:

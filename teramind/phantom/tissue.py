@@ -1,8 +1,8 @@
 """Where regions and vessels lie: smooth functions of position (um), of a seed and the field's size.
 
-The plan of `anatomy` fills the field, so a large field of any size shows the whole of it. Below
-`LEAST_UM` its layers would be thinner than cells; a smaller field is a window into it. The layers
-of granule and pyramidal cells are a few cells thick in every field.
+The plan of `anatomy` covers the field: a large field of its proportions shows the whole of it, a
+long one a strip of it. Below `LEAST_UM` its layers would be thinner than cells; a smaller field is
+a window into it. The layers of granule and pyramidal cells are a few cells thick in every field.
 """
 
 from __future__ import annotations
