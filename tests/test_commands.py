@@ -37,6 +37,17 @@ def test_a_volume_that_nothing_was_compared_with_has_no_headline(tmp_path, capsy
     assert "compares with no real images" in capsys.readouterr().err
 
 
+def test_a_phantom_replaces_no_file(tmp_path, capsys):
+    words = ["phantom", str(tmp_path), "--height", "16", "--width", "16", "--sections", "1"]
+    (tmp_path / "panel.txt").write_text("mine")
+    assert main(words) == 1
+    assert f"error: {tmp_path}/panel.txt: is there already" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "panel.txt").rename(tmp_path / "genes.txt")
+    assert main(words) == 0
+    assert main(words) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -19,6 +19,7 @@ from teramind.geometry import BIN
 from teramind.phantom import PANEL, Phantom, make_phantom, write_phantom
 from teramind.phantom.catalogue import CELL_TYPES
 from teramind.phantom.tissue import Tissue
+from teramind.phantom.write import FILES
 
 PANELS = Path(__file__).parents[1] / "resources" / "panels"
 SHAPE = (512, 768)
@@ -290,9 +291,7 @@ def test_sections_follow_each_other():
 def test_written_files_read_back_equal(phantom, tmp_path):
     write_phantom(tmp_path / "out", phantom)
     folder = tmp_path / "out"
-    tables = {"molecules.parquet", "cells.parquet", "regions.csv", "panel.txt"}
-    images = {"images.ome.tif", "nuclei.ome.tif", "regions.tif"}
-    assert {path.name for path in folder.iterdir()} == tables | images
+    assert {path.name for path in folder.iterdir()} == set(FILES)
     assert np.array_equal(tifffile.imread(folder / "nuclei.ome.tif"), phantom.nuclei)
     assert np.array_equal(tifffile.imread(folder / "regions.tif"), phantom.regions)
     assert tuple(pd.read_csv(folder / "regions.csv").name) == phantom.region_names

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from teramind.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to, how large, which."""
@@ -21,10 +23,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Make it and write it.
 
     Raises:
-        UserError: when a size is not positive or the seed is negative.
+        UserError: when the folder holds files of those names, a size is not positive or too large,
+            or the seed is negative.
     """
     from teramind.phantom import make_phantom, write_phantom
+    from teramind.phantom.write import FILES
 
+    there = [path for path in (arguments.folder / name for name in FILES) if path.exists()]
+    if there:
+        raise UserError(f"{there[0]}: is there already and would be replaced; name another folder")
     phantom = make_phantom(
         height=arguments.height,
         width=arguments.width,

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from teramind.files import atomic_path
 from teramind.phantom.make import STAINS, Phantom
 
+FILES = (
+    *("molecules.parquet", "cells.parquet", "images.ome.tif", "nuclei.ome.tif"),
+    *("regions.tif", "regions.csv", "panel.txt"),
+)
+"""Names of a phantom's files."""
+
 _TILE = (256, 256)
 
 
