@@ -127,11 +127,12 @@ def test_how_the_plane_is_cut_does_not_show(finished, tmp_path):
         }
     )
     raster = finished.results / "expression/raster.zarr"
-    create_pathway_volumes(config, tmp_path, raster=raster)
+    checkpoint = finished.folder / "network.safetensors"
+    create_pathway_volumes(config, tmp_path, raster=raster, checkpoint=checkpoint)
     receipt = attention_slab(
         config,
         Slab(0, 0, 0),
-        checkpoint=finished.folder / "network.safetensors",
+        checkpoint=checkpoint,
         raster=raster,
         folder=tmp_path,
         sums=tmp_path / "sums.npy",

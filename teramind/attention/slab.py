@@ -55,10 +55,9 @@ def attention_slab(
     spec, attention, layout = network.spec, network.genes.attention, config.layout()
     del network  # all other weights
     rect = layout.core(slab, layout.phases - 1)
-    last = layout.windows.first + layout.windows.generated
-    sections = [z for z in layout.windows.images(slab.window) if z < last]
+    sections = [*layout.windows.kept(slab.window)]
     genes = expression.panel[: spec.genes]
-    pathways = pathways_of(config, config.attention, genes)
+    pathways = pathways_of(config, config.attention, expression.panel, spec)
     asking = torch.tensor(sorted({i for _, places in pathways for i in places}))
     rows, cols = rect.height // layout.patch + 1, rect.width // layout.patch + 1
     maps = [PathwayMaps(spec, places, rows, cols, asking) for _, places in pathways]

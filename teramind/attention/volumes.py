@@ -14,6 +14,7 @@ from teramind.errors import UserError
 from teramind.expression.panel import read_synonyms
 from teramind.expression.raster import Raster
 from teramind.geometry import BIN
+from teramind.network.spec import NetworkSpec, read_spec
 from teramind.volume import create_volume
 
 WHITE = 4.0
@@ -26,13 +27,18 @@ def volume_path(folder: Path, pathway: str) -> Path:
 
 
 def pathways_of(
-    config: Config, settings: Attention, panel: Sequence[str]
+    config: Config, settings: Attention, panel: Sequence[str], spec: NetworkSpec | None
 ) -> list[tuple[Pathway, list[int]]]:
-    """Pathways of a configuration with their genes' names and places on the panel."""
-    names = config.expression.synonyms
-    return on_panel(
-        read_pathways(settings.pathways), panel, read_synonyms(names) if names else None
-    )
+    """Pathways of a configuration with their genes' names and places on the panel.
+
+    Args:
+        config: for its synonyms.
+        settings: its section `attention`.
+        panel: of the raster.
+        spec: the network, which may read the first genes alone; None for one that reads them all.
+    """
+    names, read = config.expression.synonyms, panel[: spec.genes] if spec else panel
+    return on_panel(read_pathways(settings.pathways), read, read_synonyms(names) if names else None)
 
 
 def regions_of(config: Config, settings: Attention) -> Regions | None:
@@ -49,24 +55,33 @@ def regions_of(config: Config, settings: Attention) -> Regions | None:
     )
 
 
-def create_pathway_volumes(config: Config, folder: Path, *, raster: Path) -> dict[str, Any]:
+def create_pathway_volumes(
+    config: Config, folder: Path, *, raster: Path, checkpoint: Path | None
+) -> dict[str, Any]:
     """Create the empty volumes, axes c, z, y, x, each shard all channels of a section and slab.
 
     What lies there of other pathways or settings is removed: nothing in it can be used again.
     Its place in micrometres is that of the image volume: a bin is 16 x 16 of its pixels.
 
+    Args:
+        config: with a section `attention`.
+        folder: of the volumes.
+        raster: the expression.
+        checkpoint: the network; None for one that is yet to learn, from all genes of the raster.
+
     Returns:
         Genes of each pathway, by the panel's names.
 
     Raises:
-        UserError: when pathways are malformed, their genes not on the raster's panel, or the
-            regions do not fit the plane.
+        UserError: when pathways are malformed, their genes not among those that the network reads,
+            or the regions do not fit the plane.
     """
     assert config.attention is not None
     layout, plane = config.layout(), config.plane
     region, windows = layout.region, layout.windows
     centre = (BIN - 1) / 2
-    found = pathways_of(config, config.attention, Raster.open(raster).panel)
+    spec = read_spec(checkpoint) if checkpoint else None
+    found = pathways_of(config, config.attention, Raster.open(raster).panel, spec)
     regions_of(config, config.attention)  # a file that does not fit is told before any slab
     for pathway, _ in found:
         names = channel_names(pathway, windows.sections)

@@ -50,6 +50,7 @@ if settings.attention:
         input:
             provenance=ancient(results("provenance.json")),
             raster=RASTER,
+            checkpoint=[] if settings.trains else CHECKPOINT,
             pathways=given(settings.attention.pathways),
             regions=given(settings.attention.regions),
             synonyms=given(settings.expression.synonyms),
