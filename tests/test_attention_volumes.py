@@ -3,11 +3,12 @@
 import pytest
 from workflow_project import config_with, write_network
 
-from teramind.attention.volumes import create_pathway_volumes
+from teramind.attention.volumes import create_pathway_volumes, volume_path
 from teramind.config import parse_config
 from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
+from teramind.volume import volume_layout
 
 PANEL = ("Gad1", "Slc17a7", "Th", "Vip")
 
@@ -43,3 +44,59 @@ def test_genes_beyond_those_that_the_network_reads_are_refused(create):
 
 def test_a_network_that_is_yet_to_learn_reads_all_genes(create):
     assert create({"A": ("Gad1", "Vip")}, trained=False) == {"A": ["Gad1", "Vip"]}
+
+
+def draw(folder, *names):
+    """Something under the names of a pathway's pictures."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text("picture")
+
+
+def test_volumes_and_pictures_of_pathways_that_are_no_more_are_removed(create, tmp_path):
+    folder = tmp_path / "attention"
+    create({"A": ("Gad1", "Th"), "B": ("Gad1", "Th"), "C": ("Gad1", "Th")})
+    for name in "ABC":
+        draw(folder / "pictures" / name, "joint.png", "section_000.png")
+    (folder / "pictures/B/mine.png").write_text("mine")
+    create({"A": ("Gad1", "Th")})
+    kept = {str(path.relative_to(folder)) for path in folder.glob("pictures/*/*")}
+    assert [path.name for path in folder.glob("*.zarr")] == ["A.zarr"]
+    pictures = {"pictures/A/joint.png", "pictures/A/section_000.png"}
+    assert kept == {*pictures, "pictures/B/mine.png"}
+    assert not (folder / "pictures/C").exists()
+
+
+def test_what_is_no_volume_of_a_pathway_stays_and_links_are_not_followed(create, tmp_path):
+    folder, elsewhere = tmp_path / "attention", tmp_path / "elsewhere"
+    create({"A": ("Gad1", "Th"), "B": ("Gad1", "Th"), "C": ("Gad1", "Th")})
+    volume_path(folder, "B").rename(elsewhere)
+    volume_path(folder, "B").symlink_to(elsewhere)
+    draw(tmp_path / "drawn", "joint.png")
+    (folder / "pictures").mkdir()
+    (folder / "pictures/C").symlink_to(tmp_path / "drawn")
+    draw(folder / "mine.zarr", "zarr.json")
+    create({"A": ("Gad1", "Th")})
+    assert (elsewhere / "zarr.json").exists()
+    assert (tmp_path / "drawn/joint.png").exists()
+    assert (folder / "mine.zarr/zarr.json").exists()
+    assert not volume_path(folder, "C").exists()
+
+
+def test_a_volume_of_other_settings_is_made_again_and_one_of_the_same_is_left(create, tmp_path):
+    path = volume_path(tmp_path / "attention", "A")
+    create({"A": ("Gad1", "Th")})
+    draw(path / "0/c", "voxels")
+    create({"A": ("Gad1", "Th")})
+    assert (path / "0/c/voxels").exists()
+    create({"A": ("Th", "Gad1")})
+    assert volume_layout(path).attributes["genes"] == ["Th", "Gad1"]
+    assert not (path / "0/c").exists()
+
+
+def test_what_is_no_volume_is_refused_and_stays(create, tmp_path):
+    path = volume_path(tmp_path / "attention", "A")
+    draw(path, "mine")
+    with pytest.raises(UserError, match=r"A\.zarr is not a volume of teramind"):
+        create({"A": ("Gad1", "Th")})
+    assert (path / "mine").exists()

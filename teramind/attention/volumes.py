@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from teramind.config import Attention, Config
 from teramind.errors import UserError
 from teramind.expression.panel import read_synonyms
 from teramind.expression.raster import Raster
+from teramind.files import scratch_folder
 from teramind.geometry import BIN
 from teramind.network.spec import NetworkSpec, read_spec
-from teramind.volume import create_volume
+from teramind.volume import create_volume, volume_layout
+from teramind.volume.layout import OtherVolumeError
 
 WHITE = 4.0
 """Value that viewers show at full brightness at first."""
@@ -60,8 +61,9 @@ def create_pathway_volumes(
 ) -> dict[str, Any]:
     """Create the empty volumes, axes c, z, y, x, each shard all channels of a section and slab.
 
-    What lies there of other pathways or settings is removed: nothing in it can be used again.
-    Its place in micrometres is that of the image volume: a bin is 16 x 16 of its pixels.
+    Their place in micrometres is that of the image volume: a bin is 16 x 16 of its pixels. Volumes
+    that lie there of other pathways or settings are removed, nothing in them can be used again, and
+    with a pathway its pictures.
 
     Args:
         config: with a section `attention`.
@@ -112,7 +114,41 @@ def create_pathway_volumes(
         path = volume_path(folder, pathway.name)
         try:
             create_volume(path, **settings)
-        except UserError:
-            shutil.rmtree(path)
+        except OtherVolumeError:
+            _remove_volume(path)
             create_volume(path, **settings)
-    return {pathway.name: list(pathway.genes) for pathway, _ in found}
+    made = {pathway.name: list(pathway.genes) for pathway, _ in found}
+    _remove_others(folder, made)
+    return made
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove volumes and pictures of other pathways, nothing else, and follow no links."""
+    for path in sorted(folder.glob("*.zarr")):
+        if path.stem not in names and not path.is_symlink() and _is_pathway(path):
+            _remove_pictures(folder / "pictures" / path.stem)
+            _remove_volume(path)
+
+
+def _remove_volume(path: Path) -> None:
+    """Remove a volume: at once, so that no part of one is left by a job that is killed."""
+    with scratch_folder(path) as aside:
+        path.rename(aside / path.name)
+
+
+def _is_pathway(path: Path) -> bool:
+    """Whether a folder holds the volume of the pathway that it is named after."""
+    try:
+        return volume_layout(path).attributes.get("pathway") == path.stem
+    except UserError:
+        return False
+
+
+def _remove_pictures(folder: Path) -> None:
+    """Remove a pathway's pictures, and their folder if nothing else is in it."""
+    if not folder.is_dir() or folder.is_symlink() or folder.parent.is_symlink():
+        return
+    for path in (*folder.glob("section_*.png"), *folder.glob("joint.png")):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

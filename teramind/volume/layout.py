@@ -22,6 +22,10 @@ MIN_SHARD = 32
 _COLOURS = {"DAPI": "0000FF", "PolyT": "FFB000"}
 
 
+class OtherVolumeError(UserError):
+    """A volume of another layout is where one is asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VolumeLayout:
     """Everything about a volume but its voxels.
@@ -102,7 +106,7 @@ def create_volume(
     `shape` is (c, z, y, x) in pixels, `slab` the slab edge in pixels, `origin_um` (z, y, x).
     `attributes` (JSON values) go under the key `teramind`, marked synthetic. `stains` names the
     channels; `dtype`, `colours`, `white` and `together` are as in `VolumeLayout`. A volume that is
-    already there with the same layout is left alone; another layout raises UserError, and a
+    already there with the same layout is left alone; another layout raises OtherVolumeError, and a
     shape that cannot be one raises ValueError.
     """
     layout = VolumeLayout(
@@ -219,7 +223,7 @@ def _channel(name: str, colour: str, white: float) -> dict[str, Any]:
 
 def _require_same(path: str | Path, found: VolumeLayout, wanted: VolumeLayout) -> None:
     for name, old, new in _differences(vars(found), vars(wanted)):
-        raise UserError(
+        raise OtherVolumeError(
             f"{path} exists with {name} {old!r}, asked for {new!r}: remove it or write elsewhere"
         )
 
