@@ -3,9 +3,11 @@
 import json
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from teramind.__main__ import main
 from teramind.attention.agreement import agreement
@@ -154,12 +156,27 @@ def test_the_command_prints_one_line(tmp_path, capsys):
     assert list(printed) == ["r", "low", "high", "genes"]
 
 
+@pytest.mark.filterwarnings("ignore:.* names are not unique")
 def test_tables_that_cannot_be_compared_are_one_line(tmp_path, capsys):
     first, second = brains(tmp_path, alike=0.6)
     (tmp_path / "text.h5ad").write_text("x")
+    with h5py.File(tmp_path / "obs.h5ad", "w") as file:
+        file["obs"] = np.zeros(3)
+    names = [f"g{i}" for i in range(6)]
+    sparse = write_table(tmp_path / "sparse.h5ad", csr_matrix(np.eye(6)), names)
+    twice = write_table(tmp_path / "twice.h5ad", np.eye(6), [*names[:5], "g0"])
+    even = write_table(tmp_path / "even.h5ad", np.full((6, 6), 1 / 6), names)
+    empty = write_table(tmp_path / "empty.h5ad", np.eye(6), names)
+    with h5py.File(empty, "a") as file:
+        del file["X"]
     others = write_table(tmp_path / "o.h5ad", np.eye(6), [f"h{i}" for i in range(6)])
     for words, message in (
         ([first, tmp_path / "text.h5ad"], "text.h5ad: not a table of attention"),
+        ([tmp_path / "obs.h5ad", first], "obs.h5ad: not a table of attention"),
+        ([first, sparse], "sparse.h5ad: X is missing or sparse; must be dense"),
+        ([first, empty], "empty.h5ad: X is missing or sparse; must be dense"),
+        ([first, twice], "twice.h5ad: genes that are there twice: g0"),
+        ([first, even], "even.h5ad: nothing to correlate"),
         ([first, others], "0 genes in both; at least 5 needed"),
         ([first, second, "--layer", "section_000"], "no layer 'section_000'; it has none"),
     ):

@@ -1,6 +1,7 @@
 """The command line says what is wrong in one line and never with a traceback."""
 
 import importlib
+import json
 import pkgutil
 
 import pytest
@@ -19,7 +20,24 @@ def test_every_command_is_listed_with_what_it_does(capsys):
         assert f"{command.name} {module.__doc__.splitlines()[0]}" in printed
 
 
-@pytest.mark.parametrize("content", ["words, and\nmore, words, than, columns\n", "a,b\n1,2\n"])
+HEADER = "section,stain,area,subject,measure,scale_um,value\n"
+MEASURES = (
+    "0,DAPI,whole,generated,nuclei_f1,,0.5",
+    "0,DAPI,whole,generated,nuclei_per_mm2,,100",
+    "0,DAPI,whole,real,nuclei_per_mm2,,200",
+    "0,DAPI,whole,generated,correlation,5,0.9",
+    "0,DAPI,whole,generated,patch_border_ratio,,1.5",
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "words, and\nmore, words, than, columns\n",
+        "a,b\n1,2\n",
+        f"{HEADER}0,DAPI,whole,generated,nuclei_f1,,many\n",
+    ],
+)
 def test_a_mistake_is_one_line(tmp_path, capsys, content):
     table = tmp_path / "table.csv"
     table.write_text(content)
@@ -31,10 +49,36 @@ def test_a_mistake_is_one_line(tmp_path, capsys, content):
 
 
 def test_a_volume_that_nothing_was_compared_with_has_no_headline(tmp_path, capsys):
-    row = "0,DAPI,whole,generated,patch_border_ratio,,1.5"
-    (tmp_path / "e.csv").write_text(f"section,stain,area,subject,measure,scale_um,value\n{row}\n")
+    (tmp_path / "e.csv").write_text(HEADER + MEASURES[-1])
     assert main(["headline", str(tmp_path / "e.csv")]) == 1
     assert "compares with no real images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "missing"),
+    [
+        (0, "nuclei_f1"),
+        (1, "count_ratio"),
+        (3, "correlation_5um"),
+        (4, "patch_border_ratio"),
+    ],
+)
+def test_a_headline_names_the_measure_that_is_missing(tmp_path, capsys, row, missing):
+    table = tmp_path / "e.csv"
+    table.write_text(HEADER + "\n".join(MEASURES))
+    assert main(["headline", str(table)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["count_ratio"] == 0.5
+    table.write_text(HEADER + "\n".join(line for line in MEASURES if line != MEASURES[row]))
+    assert main(["headline", str(table)]) == 1
+    assert f"e.csv: does not tell {missing}; " in capsys.readouterr().err
+
+
+def test_a_headline_needs_nuclei_in_the_real_image(tmp_path, capsys):
+    table = tmp_path / "e.csv"
+    table.write_text(HEADER + "\n".join(MEASURES).replace(",200", ",0"))
+    assert main(["headline", str(table)]) == 1
+    assert "e.csv: does not tell count_ratio; " in capsys.readouterr().err
 
 
 def test_a_phantom_replaces_no_file(tmp_path, capsys):

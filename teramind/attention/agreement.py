@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.errors import UserError
+from teramind.errors import UserError, foreign, some
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import pandas as pd
 
 DRAWS = 1000
 FEWEST_GENES = 5
@@ -42,19 +43,24 @@ def agreement(first: Path, second: Path, *, layer: str | None = None) -> Agreeme
         layer: a section or region that both have; by default the mean over all.
 
     Raises:
-        UserError: when a file is no such table, or they share too little.
+        UserError: when a file is no such table, they share too little, or pairs do not differ.
     """
     one, other = (_read(path, layer) for path in (first, second))
-    genes = one.obs_names.intersection(other.obs_names)
+    genes = one.index.intersection(other.index)
     if len(genes) < FEWEST_GENES:
         raise UserError(
             f"{first} and {second}: {len(genes)} genes in both; at least {FEWEST_GENES} needed"
         )
-    a, b = (_matrix(data, layer, genes) for data in (one, other))
+    a, b = (table.loc[genes, genes].to_numpy() for table in (one, other))
+    r = _alike(a, b, np.arange(len(genes)))
+    if not np.isfinite(r):
+        raise UserError(
+            f"{first} and {second}: nothing to correlate; in one of them pairs of genes do not "
+            "differ beyond what single genes explain, or values are no numbers"
+        )
     random = np.random.default_rng(0)
     drawn = [_alike(a, b, random.integers(0, len(genes), len(genes))) for _ in range(DRAWS)]
     low, high = np.nanquantile(drawn, (0.025, 0.975))
-    r = _alike(a, b, np.arange(len(genes)))
     return Agreement(r, float(low), float(high), len(genes))
 
 
@@ -80,22 +86,24 @@ def _beyond_single_genes(values: Floats, apart: NDArray[np.bool_]) -> Floats:
     return values
 
 
-def _read(path: Path, layer: str | None) -> AnnData:
+def _read(path: Path, layer: str | None) -> pd.DataFrame:
+    """Log attention of a file, genes x genes."""
     import anndata
+    import pandas as pd
 
-    try:
+    with foreign(f"{path}: not a table of attention (.h5ad)"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice: said below
         data = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a table of attention (.h5ad): {line}") from None
-    if list(data.obs_names) != list(data.var_names):
-        raise UserError(f"{path}: not genes x genes: rows and columns differ")
-    if layer is not None and layer not in data.layers:
-        raise UserError(f"{path}: no layer {layer!r}; it has {', '.join(data.layers) or 'none'}")
-    return data
-
-
-def _matrix(data: AnnData, layer: str | None, genes: object) -> Floats:
-    part = data[genes, genes]
-    matrix = np.asarray(part.X if layer is None else part.layers[layer], np.float64)
-    return np.log(np.maximum(matrix, np.finfo(np.float32).tiny))
+        names = list(data.obs_names)
+        if names != list(data.var_names):
+            raise UserError(f"{path}: not genes x genes: rows and columns differ")
+        if layer is not None and layer not in data.layers:
+            there = ", ".join(data.layers) or "none"
+            raise UserError(f"{path}: no layer {layer!r}; it has {there}")
+        found = data.X if layer is None else data.layers[layer]
+        if not isinstance(found, np.ndarray):
+            raise UserError(f"{path}: {layer or 'X'} is missing or sparse; must be dense")
+        matrix = found.astype(np.float64)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{path}: genes that are there twice: {some(sorted(twice))}")
+    return pd.DataFrame(np.log(np.maximum(matrix, np.finfo(np.float32).tiny)), names, names)
