@@ -14,11 +14,12 @@ from evaluated import evaluate_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teramind.block_means import LONGEST
 from teramind.evaluate import Lattice
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
-from teramind.report.pictures import LONGEST, Grid, averaged, bin_means
+from teramind.report.pictures import Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
 from teramind.report.sections import evenly_chosen, scale_bar
 from teramind.volume import build_pyramid, create_volume, write_slab

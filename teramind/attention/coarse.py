@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.block_means import block_means
+from teramind.block_means import mean_bands
 from teramind.volume import open_level
 
 BAND = 128
@@ -21,14 +22,16 @@ Floats = NDArray[np.float32]
 
 
 def coarse_bands(volume: Path, z: int, factor: int) -> Iterator[Floats]:
-    """Yield bands (channel, y, x) of section `z`, means of `factor` x `factor` bins.
+    """Bands (channel, y, x) of section `z`, means of `factor` x `factor` bins.
 
     What the edge leaves of a square is averaged as it is. Memory: one band.
     """
     array = open_level(volume, 0)
-    step = max(BAND // factor, 1) * factor
-    for top in range(0, array.shape[2], step):
-        yield block_means(np.asarray(array[:, z, top : top + step]), factor)
+
+    def rows(top: int, bottom: int) -> NDArray[Any]:
+        return np.asarray(array[:, z, top:bottom])
+
+    return mean_bands(rows, array.shape[2], factor, BAND)
 
 
 def level(values: Floats, genes: int) -> Floats:

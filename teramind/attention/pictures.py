@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.attention.coarse import PLACE, coarse_bands, level, meeting
+from teramind.block_means import LONGEST
 from teramind.evaluate.structure import smooth
 from teramind.files import atomic_path
 from teramind.report.sections import scale_bar
 from teramind.volume import volume_layout
-
-LONGEST = 1200
-"""Longest edge of a panel in its own pixels."""
 
 SMOOTHING = 4.0
 """Standard deviation of the Gaussian in bins: the published 2 pixels of 2 bins."""

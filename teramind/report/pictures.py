@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +12,18 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from teramind.block_means import block_means
+from teramind.block_means import Rows, mean_bands
 from teramind.expression import Raster
 from teramind.geometry import BIN, Rect
 from teramind.volume import stain_colour
 
-LONGEST = 1200
-"""Longest edge of a picture in its own pixels."""
-
 COLOURS = colormaps["magma"]
 """Perceptually uniform, black where there is nothing."""
 
-_BAND = 512
 _QUALITY = 88
 
 Floats = NDArray[np.float32]
 Grey = NDArray[np.uint8]
-Rows = Callable[[int, int], NDArray[Any]]
-"""Reads the rows [top, bottom) of a plane, (y, x)."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +59,7 @@ def averaged(rows: Rows, height: int, factor: int) -> Floats:
 
     Rows are asked for a band at a time, so memory is a band and the result.
     """
-    step = max(_BAND // factor, 1) * factor
-    tops = range(0, height, step)
-    bands = (rows(top, min(top + step, height)) for top in tops)
-    return np.concatenate([block_means(band, factor) for band in bands])
+    return np.concatenate(list(mean_bands(rows, height, factor)))
 
 
 def bin_means(raster: Raster, section: int, grid: Grid) -> Floats:

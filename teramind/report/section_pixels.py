@@ -11,12 +11,13 @@ import numpy as np
 import zarr
 from scipy.ndimage import uniform_filter
 
+from teramind.block_means import LONGEST
 from teramind.evaluate.baseline import Regression
 from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images
-from teramind.report.pictures import LONGEST, Floats, Grey, Grid, averaged, bin_means
+from teramind.report.pictures import Floats, Grey, Grid, averaged, bin_means
 from teramind.volume import VolumeLayout, open_level, volume_layout
 
 CLOSE_UP = 320
