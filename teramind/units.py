@@ -1,6 +1,8 @@
-"""Times and amounts in words."""
+"""Times, amounts and lengths in words."""
 
 from __future__ import annotations
+
+import math
 
 DAY = 86400
 
@@ -26,6 +28,17 @@ def size(count: float) -> str:
             return f"{_three_digits(count)} {unit}"
         count /= 1024
     return f"{_three_digits(count)} TiB"
+
+
+def scale_bar(width_um: float) -> tuple[float, str]:
+    """Return a bar for a picture of that width: per cent of the width, and a label.
+
+    The longest of 1, 2, 5, 10, ... um that is no longer than a quarter of the picture.
+    """
+    power = 10.0 ** math.floor(math.log10(width_um / 4))
+    length = max(step * power for step in (1, 2, 5) if step * power <= width_um / 4)
+    label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    return 100 * length / width_um, label
 
 
 def _three_digits(number: float) -> str:

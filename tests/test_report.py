@@ -21,7 +21,7 @@ from teramind.geometry import BIN, Rect
 from teramind.report import write_report
 from teramind.report.pictures import Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
-from teramind.report.sections import evenly_chosen, scale_bar
+from teramind.report.sections import evenly_chosen
 from teramind.volume import build_pyramid, create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS, SLAB = 96, 160, 2, 64
@@ -402,17 +402,6 @@ def test_a_dozen_sections_at_most_with_both_ends():
     chosen = evenly_chosen(65, 12)
     assert len(chosen) == 12 and chosen[0] == 0 and chosen[-1] == 64
     assert set(np.diff(chosen)) <= {5, 6}
-
-
-@settings(max_examples=50, deadline=None)
-@given(width_um=st.floats(0.5, 2e5))
-def test_a_scale_bar_is_round_and_fits(width_um):
-    percent, label = scale_bar(width_um)
-    number, unit = label.split()
-    length = float(number) * {"mm": 1000, "µm": 1}[unit]
-    assert re.sub("[.0]|e-.*", "", number) in {"1", "2", "5"}
-    assert percent == pytest.approx(100 * length / width_um, rel=1e-5)
-    assert 9.9 < percent <= 25
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,8 +1,12 @@
-"""Times and amounts as people say them."""
+"""Times, amounts and lengths as people say them."""
+
+import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from teramind.units import duration, size
+from teramind.units import duration, scale_bar, size
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,14 @@ def test_times_have_the_two_units_that_matter(seconds, words):
 )
 def test_amounts_have_binary_units(count, words):
     assert size(count) == words
+
+
+@settings(max_examples=50, deadline=None)
+@given(width_um=st.floats(0.5, 2e5))
+def test_a_scale_bar_is_round_and_fits(width_um):
+    percent, label = scale_bar(width_um)
+    number, unit = label.split()
+    length = float(number) * {"mm": 1000, "µm": 1}[unit]
+    assert re.sub("[.0]|e-.*", "", number) in {"1", "2", "5"}
+    assert percent == pytest.approx(100 * length / width_um, rel=1e-5)
+    assert 9.9 < percent <= 25

@@ -13,7 +13,7 @@ from teramind.attention.coarse import PLACE, coarse_bands, level, meeting
 from teramind.block_means import LONGEST
 from teramind.evaluate.structure import smooth
 from teramind.files import atomic_path
-from teramind.report.sections import scale_bar
+from teramind.units import scale_bar
 from teramind.volume import volume_layout
 
 SMOOTHING = 4.0

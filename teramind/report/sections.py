@@ -21,6 +21,7 @@ from teramind.report.pictures import (
     grey_picture,
 )
 from teramind.report.section_pixels import SectionPixels, SectionReader
+from teramind.units import scale_bar
 
 MOST_SECTIONS = 12
 """Sections shown at most."""
@@ -105,17 +106,6 @@ def section_gallery(
 def evenly_chosen(total: int, most: int) -> list[int]:
     """Return up to `most` of the numbers 0..total - 1, the first and the last among them."""
     return sorted({round(float(k)) for k in np.linspace(0, total - 1, min(total, most))})
-
-
-def scale_bar(width_um: float) -> tuple[float, str]:
-    """Return a bar for a picture of that width: per cent of the width, and a label.
-
-    The longest of 1, 2, 5, 10, ... um that is no longer than a quarter of the picture.
-    """
-    power = 10.0 ** np.floor(np.log10(width_um / 4))
-    length = max(step * power for step in (1, 2, 5) if step * power <= width_um / 4)
-    label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    return 100 * length / width_um, label
 
 
 class _Artist:
