@@ -182,7 +182,7 @@ def write_attention(folder):
         (pictures / f"{name}.png").write_bytes(
             imagecodecs.png_encode(np.full((4, 6), 10 * k, np.uint8))
         )
-    summary = {"pathways": {"GLUT": {"regressions": {}}}}
+    summary = {"pathways": {"GLUT": {}}}
     (folder / "summary.json").write_text(json.dumps(summary))
     rows = [
         f"{region}\tg{k}\tg0\t0.1\t0.1\t{k}\t-1.5\t0.001\t0.01"

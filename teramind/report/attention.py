@@ -1,11 +1,10 @@
-"""What the report shows of gene-gene attention: pictures, regressions, pairs of genes."""
+"""What the report shows of gene-gene attention: pictures, pairs of genes."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from teramind.files import read_json
 from teramind.report.pictures import Picture, embed_file
@@ -18,12 +17,11 @@ SHOWN_PAIRS = 5
 
 @dataclass(frozen=True)
 class PathwayView:
-    """One pathway: pictures of some sections, the joint plot, its regression of every gene."""
+    """One pathway: pictures of some sections, and the joint plot."""
 
     name: str
     sections: tuple[Picture, ...]
     joint: Picture
-    regressions: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,12 @@ def read_attention(folder: Path, *, regions: bool) -> AttentionView:
     """Read the folder `attention` of a results folder, its pairs of genes only with `regions`."""
     pathways = read_json(folder / "summary.json")["pathways"]
     return AttentionView(
-        tuple(_pathway(folder, name, found) for name, found in pathways.items()),
+        tuple(_pathway(folder, name) for name in pathways),
         tuple(_pairs(folder / "pairs.tsv")) if regions else (),
     )
 
 
-def _pathway(folder: Path, name: str, found: dict[str, Any]) -> PathwayView:
+def _pathway(folder: Path, name: str) -> PathwayView:
     pictures = sorted((folder / "pictures" / name).glob("section_*.png"))
     chosen = [pictures[i] for i in evenly_chosen(len(pictures), SHOWN_SECTIONS)]
     sections = [
@@ -56,7 +54,7 @@ def _pathway(folder: Path, name: str, found: dict[str, Any]) -> PathwayView:
         (folder / "pictures" / name / "joint.png").read_bytes(),
         f"Attention of {name} against expression of its genes, with regression lines",
     )
-    return PathwayView(name, tuple(sections), joint, found["regressions"])
+    return PathwayView(name, tuple(sections), joint)
 
 
 def _pairs(path: Path) -> list[dict[str, str]]:
