@@ -427,6 +427,20 @@ class Bins:
         return np.add.outer(100 * rows, np.arange(rect.x // BIN, rect.right // BIN))
 
 
+class Spot:
+    """Stands in for a raster with molecules in one bin of its diagonal."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def totals(self, *, section, rect):
+        rows, cols = (
+            np.arange(start // BIN, (start + length) // BIN) == self.place
+            for start, length in ((rect.y, rect.height), (rect.x, rect.width))
+        )
+        return np.outer(rows, cols).astype(int)
+
+
 def test_picture_pixels_take_the_bin_they_lie_in():
     means = bin_means(Bins(), 0, Grid(Rect(24, 40, 50, 70), 4))
     y, x = 24 + 4 * np.arange(13) + 2, 40 + 4 * np.arange(18) + 2
@@ -438,6 +452,14 @@ def test_coarse_picture_pixels_take_the_mean_of_their_bins():
     means = bin_means(Bins(), 0, Grid(Rect(0, 0, 128, 64), 32))
     assert means.shape == (4, 2)
     assert means[1, 1] == np.mean([202, 203, 302, 303])
+
+
+@pytest.mark.parametrize("factor", [16, 17, 24, 31, 32, 40])
+def test_no_bin_is_left_out_of_a_coarse_picture(factor):
+    """A single bin is bright: the picture has it at whatever place."""
+    for place in range(9):
+        means = bin_means(Spot(place), 0, Grid(Rect(0, 0, 9 * BIN, 9 * BIN), factor))
+        assert means.max() > 0
 
 
 def test_values_never_measured_count_as_nothing(tmp_path):

@@ -65,10 +65,10 @@ def averaged(rows: Rows, height: int, factor: int) -> Floats:
 def bin_means(raster: Raster, section: int, grid: Grid) -> Floats:
     """Return molecules per bin under each picture pixel's centre, (y, x).
 
-    Where picture pixels are larger than bins, bins are averaged in blocks first. Memory: a band of
-    bins and the result.
+    Where picture pixels are larger than bins, bins are averaged first, in blocks no smaller than
+    those. Memory: a band of bins and the result.
     """
-    bins = max(grid.factor // BIN, 1)
+    bins = -(-grid.factor // BIN)
     around = grid.rect.rounded_out(bins * BIN)
 
     def rows(top: int, bottom: int) -> NDArray[np.int64]:
