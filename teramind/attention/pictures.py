@@ -38,8 +38,8 @@ def read_section(volume: Path, z: int, network_genes: int) -> Section:
     """Average at least 2 x 2 bins, take levels, mask attention to where genes meet, smooth.
 
     Expression is log2(N + 1), attention log2(A G + 1) of the pathway's genes added up, 0 where
-    fewer than two of the genes are within a place of `PLACE` bins. Memory: one section at the
-    pictures' size.
+    fewer than two of the genes are within a place: as many whole pixels of the picture as `PLACE`
+    bins hold, one at least. Memory: one section at the pictures' size.
     """
     layout = volume_layout(volume)
     genes, kinds = layout.attributes["genes"], layout.attributes["kinds"]
@@ -70,7 +70,7 @@ def _meeting_places(counts: Floats, edge: int) -> NDArray[np.bool_]:
 
 
 def display_limits(volume: Path, network_genes: int) -> dict[str, float]:
-    """Levels to show at full brightness in all sections, by gene and kind of map.
+    """Levels to show at full brightness in all sections: "counts" and a gene, or a kind of map.
 
     The largest, over the sections, of what all but 0.2 % of a section's picture stays below.
     Memory: one section at the pictures' size.
@@ -79,11 +79,17 @@ def display_limits(volume: Path, network_genes: int) -> dict[str, float]:
     limits: dict[str, float] = {}
     for z in range(layout.shape[1]):
         section = read_section(volume, z, network_genes)
-        genes = zip(layout.attributes["genes"], section.expression, strict=True)
+        names = (_expressed(gene) for gene in layout.attributes["genes"])
+        genes = zip(names, section.expression, strict=True)
         for name, plane in (*genes, *section.attention.items()):
             highest = float(np.quantile(plane, 0.998))
             limits[name] = max(limits.get(name, 0.0), round(highest, 3))
     return {name: limit or 1.0 for name, limit in limits.items()}
+
+
+def _expressed(gene: str) -> str:
+    """What the limit of a gene's expression is called, and its channel: a kind has no space."""
+    return f"counts {gene}"
 
 
 def draw_section(
@@ -145,7 +151,7 @@ def _expression(
 
     mixed = np.zeros((*section.tissue.shape, 3))
     for plane, gene, colour in zip(section.expression, genes, colours, strict=False):
-        strength = np.clip(plane / limits[gene], 0, 1)[..., None]
+        strength = np.clip(plane / limits[_expressed(gene)], 0, 1)[..., None]
         mixed += strength * to_rgb(f"#{colour}")
     axes.imshow(np.clip(mixed, 0, 1))
     axes.set_title("expression", fontsize=9)
@@ -155,7 +161,7 @@ def _expression(
         return
     for gene, colour in zip(genes, colours, strict=False):
         ramp = LinearSegmentedColormap.from_list(gene, ["black", f"#{colour}"])
-        scale = ScalarMappable(Normalize(0, limits[gene]), ramp)
+        scale = ScalarMappable(Normalize(0, limits[_expressed(gene)]), ramp)
         bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
         bar.set_label(f"{gene}, log₂(N + 1)", fontsize=8)
         bar.ax.tick_params(labelsize=7)
