@@ -5,6 +5,8 @@ import json
 import pkgutil
 
 import pytest
+import yaml
+from workflow_project import config_with, write_network
 
 from teramind import commands
 from teramind.__main__ import main
@@ -18,6 +20,39 @@ def test_every_command_is_listed_with_what_it_does(capsys):
     for command in pkgutil.iter_modules(commands.__path__):
         module = importlib.import_module(f"teramind.commands.{command.name}")
         assert f"{command.name} {module.__doc__.splitlines()[0]}" in printed
+
+
+def test_check_says_all_that_is_wrong_in_one_go(tmp_path, capsys, monkeypatch):
+    """A file that is missing hides neither a faulty one nor genes that no network reads."""
+    monkeypatch.chdir(tmp_path)
+    attention = {"pathways": "p.gmt", "regions": "r.geojson"}
+    made = config_with(attention=attention, network__stains=["DAPI"])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(made))
+    (tmp_path / "p.gmt").write_text("A\t\tGad1\tVip\n")
+    (tmp_path / "r.geojson").write_text("{}")
+    write_network(tmp_path / "network.safetensors")
+    assert main(["check", "c.yaml"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2].split(":")[0].strip() for line in lines] == [
+        "expression.source",
+        "network.stains",
+        "pathway genes not on the panel of 3 genes",
+        "regions r.geojson",
+    ]
+
+
+def test_check_says_once_that_a_checkpoint_is_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = config_with(attention__pathways="p.gmt")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(made))
+    (tmp_path / "p.gmt").write_text("A\t\tGad1\tTh\n")
+    (tmp_path / "molecules.csv").touch()
+    (tmp_path / "network.safetensors").touch()
+    assert main(["check", "c.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: checkpoint network.safetensors: truncated or not a safetensors")
+    write_network(tmp_path / "network.safetensors")
+    assert main(["check", "c.yaml"]) == 0
 
 
 HEADER = "section,stain,area,subject,measure,scale_um,value\n"
