@@ -132,10 +132,19 @@ def test_a_phantom_replaces_no_file(tmp_path, capsys):
     [
         (["check", "{}/absent.yaml"], "{}/absent.yaml: "),
         (["plan", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
+        (["plan", "--memory", "0.001"], "limits of a search; add --search"),
         (["train", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
         (["verify", "{}"], "{}/volume/volume.zarr: no volume here"),
         (["headline", "{}/absent.csv"], "{}/absent.csv: "),
         (["extent", "{}/absent.csv", "--pixel-size", "1"], "{}/absent.csv: no such file"),
+        (
+            ["extent", "{}/c.h5ad", "--pixel-size", "1", "--x", "a", "--preset", "merscope"],
+            "error: --preset, --x: not for .h5ad files; leave out",
+        ),
+        (
+            ["extent", "{}/m.csv", "--pixel-size", "1", "--spatial-key", "a", "--radius", "2"],
+            "error: --spatial-key, --radius: not for .csv files; leave out",
+        ),
         (["agreement", "{}/a.h5ad", "{}/b.h5ad"], "{}/a.h5ad: "),
         (["phantom", "{}/file/inside"], "{}/file/inside: Not a directory"),
         (["phantom", "{}/p", "--pixel-size", "inf"], "phantom: pixel_size_um is inf; "),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teramind.config.expression import PRESETS
+from teramind.errors import UserError
 
 if TYPE_CHECKING:
     from teramind.expression.cells import CellSettings
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print it as JSON.
 
     Raises:
-        UserError: when the file cannot be read as such a table.
+        UserError: when the file cannot be read as such a table, or options are not for its kind.
     """
     from teramind.expression.extent import table_extent
 
@@ -47,7 +48,9 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     from teramind.expression.cells import CellSettings
     from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
 
-    if given.file.suffix == ".h5ad":
+    cells = given.file.suffix == ".h5ad"
+    _refuse(given, *(("preset", "gene", "x", "y") if cells else ("layer", "spatial_key", "radius")))
+    if cells:
         chosen = {
             "section_key": given.section,
             "layer": given.layer,
@@ -58,6 +61,14 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     named = {name: getattr(given, name) for name in ("gene", "x", "y", "section")}
     columns = {name: column for name, column in named.items() if column}
     return MoleculeSettings(columns=MoleculeColumns(**{**PRESETS.get(given.preset, {}), **columns}))
+
+
+def _refuse(given: argparse.Namespace, *strange: str) -> None:
+    """Raise UserError where an option was given that this kind of file has no use for."""
+    used = [f"--{name.replace('_', '-')}" for name in strange if getattr(given, name) is not None]
+    if used:
+        kind = given.file.suffix or "such"
+        raise UserError(f"{', '.join(used)}: not for {kind} files; leave out")
 
 
 def _micrometres(text: str) -> float:

@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the plan, or the plans of a search.
 
     Raises:
-        UserError: when the configuration or what it names cannot be read, or no plan fits.
+        UserError: when the configuration or what it names cannot be read, no plan fits, or limits
+            are given without a search.
     """
     from teramind.plan.assume import assume
     from teramind.plan.estimate import estimate, plan_record
@@ -43,6 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.workers < 1:
         raise UserError(f"--workers: got {arguments.workers}; must be at least 1")
+    limits = Limits(arguments.memory, arguments.hours, arguments.jobs, arguments.disk)
+    if limits != Limits() and not arguments.search:
+        raise UserError("--memory, --hours, --jobs and --disk: limits of a search; add --search")
     config = parse_config(read_config(arguments.configfile))
     given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
     if not arguments.search:
@@ -51,7 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
         shown = json.dumps(plan_record(plan, notes))
         print(shown if arguments.json else plan_table(plan, notes))
         return
-    limits = Limits(arguments.memory, arguments.hours, arguments.jobs, arguments.disk)
     plans = search(config, given, limits)
     if arguments.json:
         print(json.dumps({"plans": [plan_record(plan, notes) for plan in plans]}))
