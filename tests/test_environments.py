@@ -19,7 +19,8 @@ OTHER_NAMES = {"pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base"
 
 WHERE_ASKED = {
     "evaluate": ["import torch"],  # evaluation.frechet
-    "create_attention": ["import imagecodecs"],  # attention.regions, compressed
+    # attention.regions, compressed, and the network's genes
+    "create_attention": ["import imagecodecs", "from teramind.network.spec import read_spec"],
     "attention": ["import imagecodecs"],
 }
 """Script -> imports inside the package's functions, for what a configuration may ask for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from teramind.attention.pathways import Pathway, channel_names, map_kinds, on_panel, read_pathways
 from teramind.attention.regions import Regions, open_regions
@@ -14,9 +14,11 @@ from teramind.expression.panel import read_synonyms
 from teramind.expression.raster import Raster
 from teramind.files import scratch_folder
 from teramind.geometry import BIN
-from teramind.network.spec import NetworkSpec, read_spec
 from teramind.volume import create_volume, volume_layout
 from teramind.volume.layout import OtherVolumeError
+
+if TYPE_CHECKING:
+    from teramind.network.spec import NetworkSpec
 
 WHITE = 4.0
 """Value that viewers show at full brightness at first."""
@@ -78,6 +80,8 @@ def create_pathway_volumes(
         UserError: when pathways are malformed, their genes not among those that the network reads,
             or the regions do not fit the plane.
     """
+    from teramind.network.spec import read_spec
+
     assert config.attention is not None
     layout, plane = config.layout(), config.plane
     region, windows = layout.region, layout.windows
