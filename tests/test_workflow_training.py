@@ -153,6 +153,23 @@ def test_two_processes_train_in_rounds_on_their_part_of_the_plane(tmp_path):
         assert not planned(project.run("-n", "--", "out/train/checkpoint.safetensors"))
 
 
+def test_a_cluster_finds_the_rounds_that_are_left_when_training_ends_early(tmp_path):
+    """Its jobs read the workflow anew: here after three of five rounds did all steps."""
+    train = TRAINING["train"] | {"rounds": 5, "minutes": 60}
+    project = Project(tmp_path, **TRAINING | {"train": train, "phantom": None})
+    made = ["expression/raster.zarr", "reference/images.zarr", "reference/split.json"]
+    made += ["train/checkpoint.safetensors", *(f"work/train/round_{k:03d}.json" for k in range(3))]
+    for name in made:
+        (project.results / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.results / name).touch()
+    for path in (tmp_path / "panel.txt", tmp_path / "out/phantom/molecules.parquet"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name in ("train_r003", "train"):
+        job = ["--mode", "remote", "--target-jobs", f"{name}:", "--allowed-rules", name]
+        assert planned(project.run("-n", *job)) == {name: 1}
+
+
 def test_a_round_that_is_over_too_early_says_how_to_go_on(trained, tmp_path):
     project = trained.copy(tmp_path / "copy")
     train = TRAINING["train"] | {"minutes": 1e-9}

@@ -57,10 +57,13 @@ if settings.trains:
     # job is killed.
     #
     # A network that is there keeps the chain that made it: with another one Snakemake would train
-    # it again, though `train.rounds` changes none of its numbers.
-    ROUNDS = settings.train.rounds
-    if Path(CHECKPOINT).exists():
-        ROUNDS = 1 + len(list(Path(results("work/train")).glob("round_*.json")))
+    # it again, though `train.rounds` changes none of its numbers. A cluster's job reads this anew
+    # while the chain grows or is made again, whether the network is there by then or not: to it
+    # the chain is the records that are left, and the round at work has lost its own.
+    LEFT = len(list(Path(results("work/train")).glob("round_*.json")))
+    KEPT = Path(CHECKPOINT).exists() or not workflow.is_main_process
+    LAST_ROUND = LEFT if KEPT else settings.train.rounds - 1
+    ROUNDS = [*range(max(settings.train.rounds - 1, LEFT + 1)), LAST_ROUND]
     LEARNED_FROM = (
         {"lists": [given(path) for path in settings.train.tiles.lists]}
         if settings.train.tiles
@@ -82,11 +85,12 @@ if settings.trains:
         """The record of a round of training."""
         return results(f"work/train/round_{number:03d}.json")
 
-    for number in range(ROUNDS):
+    for place, number in enumerate(ROUNDS, start=1):
+        last = place == len(ROUNDS)
 
         rule:
             name:
-                "train" if number == ROUNDS - 1 else f"train_r{number:03d}"
+                "train" if last else f"train_r{number:03d}"
             input:
                 **LEARNED_FROM,
                 panel=given(settings.expression.panel),
@@ -95,7 +99,7 @@ if settings.trains:
                 start_panel=given(settings.train.start_panel),
                 before=reached_in(number - 1) if number else [],
             output:
-                **(LEARNED if number == ROUNDS - 1 else {"reached": reached_in(number)}),
+                **(LEARNED if last else {"reached": reached_in(number)}),
             log:
                 log_of("train", f"round_{number:03d}"),
             benchmark:
@@ -112,6 +116,6 @@ if settings.trains:
                 ),
                 gpu=settings.train.gpus,
             message:
-                f"training {settings.train.steps} steps, round {number + 1} of {ROUNDS} at most"
+                f"training {settings.train.steps} steps, round {number + 1} of {LAST_ROUND + 1} at most"
             script:
                 "../scripts/train.py"
