@@ -2,15 +2,15 @@
 
 Neighbouring pixels know of each other, so what judges a network must lie apart from what it
 learned from. The plane is cut into blocks; a rectangle of them is the test part, single blocks are
-the validation part, the rest trains. A guard band around test and validation blocks belongs to
-nobody.
+the validation part, the rest trains. So does what a test part that is named by hand leaves of the
+blocks that it touches. A guard band around test and validation blocks belongs to nobody.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -116,7 +116,23 @@ def draw_split(
             f"reference.split: {len(blocks)} block(s) of {block} pixels on {plane.height} "
             f"x {plane.width} pixels leave none to train on; make block or the other parts smaller"
         )
-    return Split(plane, guard, learned, held, box)
+    beside = tuple(part for rect in blocks if box for part in _beside(rect, rect.cut(box)))
+    return Split(plane, guard, learned + beside, held, box)
+
+
+def _beside(rect: Rect, box: Rect) -> Iterator[Rect]:
+    """What a rectangle has around a box in it; nothing where the box is empty."""
+    if box == EMPTY:
+        return
+    below, right = rect.bottom - box.bottom, rect.right - box.right
+    for part in (
+        Rect(rect.y, rect.x, box.y - rect.y, rect.width),
+        Rect(box.bottom, rect.x, below, rect.width),
+        Rect(box.y, rect.x, box.height, box.x - rect.x),
+        Rect(box.y, box.right, box.height, right),
+    ):
+        if part.height and part.width:
+            yield part
 
 
 def _grid(plane: Rect, block: int) -> list[list[Rect]]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from training_pair import FIELD, blob_windows, blobs, write_raster
 
 from teramind.errors import UserError
+from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
 from teramind.training.material import sizes_digest
@@ -132,6 +133,21 @@ def test_windows_lie_where_there_is_expression_and_see_nothing_beyond(tmp_path, 
     alone = blob_windows(tmp_path / "alone", tiny_spec)
     np.testing.assert_array_equal([*windows.places], [*alone.places])
     assert all(equal(windows(step), alone(step)) for step in range(8))
+
+
+def test_no_window_lies_beyond_the_bounds_of_the_volume(tmp_path, tiny_spec):
+    """Published tiles reach beyond them: there the split says nothing."""
+    images, bounds = blobs()[0], Rect(32, 48, 96, 112)
+    with RasterWriter(
+        tmp_path / "raster", panel=tiny_spec.panel, sections=2, extent=FIELD, bounds=bounds
+    ):
+        pass
+    pairs = PairedImages(images, Raster.open(tmp_path / "raster"))
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=1, seed=0)
+    places, half = np.array([*windows.places]), tiny_spec.half
+    assert places.min(0).tolist() == [bounds.y - half, bounds.x - half]
+    ends = places.max(0) + windows.size
+    assert ends.tolist() == [bounds.bottom + half, bounds.right + half]
 
 
 def test_data_are_told_apart_by_the_sizes_of_their_files_and_not_by_place_or_age(tmp_path):

@@ -38,11 +38,17 @@ def distance(a, b):
     return max(0, *gaps)
 
 
-@given(splits, st.integers(300, 2000), st.integers(300, 2000))
+boxes = st.none() | st.builds(
+    Rect, st.integers(0, 500), st.integers(0, 700), st.integers(1, 500), st.integers(1, 700)
+)
+"""Test parts named by hand, inside `PLANE`; none: drawn."""
+
+
+@given(splits, st.integers(1000, 2000), st.integers(1400, 2000), boxes)
 @settings(max_examples=40, deadline=None)
-def test_the_parts_cover_the_plane_once(asked, height, width):
+def test_the_parts_cover_the_plane_once(asked, height, width, named):
     plane = Rect(0, 0, height, width)
-    split = split_or_skip(plane, asked)
+    split = split_or_skip(plane, asked | {"named": named})
     rects = [*split.train, *split.validation, split.test]
     assert sum(r.height * r.width for r in rects) == height * width
     for i, rect in enumerate(rects):
@@ -50,10 +56,10 @@ def test_the_parts_cover_the_plane_once(asked, height, width):
         assert all(rect.cut(other) == EMPTY for other in rects[i + 1 :])
 
 
-@given(splits, st.sampled_from([64, 96]))
+@given(splits, st.sampled_from([64, 96]), boxes)
 @settings(max_examples=25, deadline=None)
-def test_windows_of_different_parts_keep_the_guard_between_them(asked, size):
-    split = split_or_skip(PLANE, asked)
+def test_windows_of_different_parts_keep_the_guard_between_them(asked, size, named):
+    split = split_or_skip(PLANE, asked | {"named": named})
     found = {
         part: [
             Rect(int(y), int(x), size, size)

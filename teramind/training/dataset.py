@@ -14,7 +14,7 @@ from torch import Tensor
 
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.geometry import EMPTY, Rect, Windows
+from teramind.geometry import BIN, EMPTY, Rect, Windows
 from teramind.network.spec import NetworkSpec
 from teramind.schedule import TRAINING_STEPS
 from teramind.training.places import Places
@@ -73,8 +73,9 @@ class PairedImages:
 
     @property
     def area(self) -> Rect:
-        """Where there are both images and expression."""
-        return Rect(0, 0, self.height, self.width).cut(self.raster.extent)
+        """Where there are both images and expression, inside the volume's bounds."""
+        bounds = self.raster.bounds.rounded_out(BIN)
+        return Rect(0, 0, self.height, self.width).cut(self.raster.extent).cut(bounds)
 
 
 class Place(NamedTuple):
