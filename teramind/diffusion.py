@@ -130,7 +130,7 @@ def noisy_patches(
     image: Tensor, inside: Tensor, noise: Tensor, t: Tensor, *, patch: int, outside: float
 ) -> WindowPatches:
     """Add noise to square windows and cut them into patches; see `window_loss`."""
-    noisy = torch.where(inside, add_noise(image, noise, t), outside)
+    noisy = torch.where(inside.any(1, keepdim=True), add_noise(image, noise, t), outside)
     edge = image.shape[-1] // patch
     one = plane_corners(edge, edge, image.device)
     offsets = edge**2 * torch.arange(len(image), device=image.device)
@@ -160,7 +160,8 @@ def window_loss(
     Args:
         network: in training mode for dropout.
         image: (b, stain z, W, W) in [-1, 1].
-        inside: (b, 1, W, W), whether a pixel belongs to the image.
+        inside: (b, stain z, W, W) or (b, 1, W, W), whether a pixel belongs to the image; a section
+            that is nowhere inside is missing, seen as the image has it and not learned.
         noise: (b, stain z, W, W), standard normal.
         counts: (b, p^2, bins, bins, S, G), raw counts of the aligned patches, row-major.
         t: (b,) training timesteps.
@@ -180,7 +181,10 @@ def window_loss(
     )
     if weight is None:
         weight = noise.new_ones(len(t), len(network.spec.stains))
+    there = sections_there(inside.expand_as(image))
+    weight = weight / there.unflatten(1, (weight.shape[1], -1)).float().mean(2)
     error = noise[..., half:-half, half:-half] - to_planes(shifted, len(t))
+    error = error * there[..., None, None]
     loss = _weighted(error, weight)
     if borders:
         down = error[..., half::half, :] - error[..., half - 1 : -1 : half, :]
@@ -189,6 +193,11 @@ def window_loss(
     if both is not None:
         loss = loss + _weighted((noise - to_planes(both, len(t))) * inside, weight)
     return loss
+
+
+def sections_there(inside: Tensor) -> Tensor:
+    """Which sections are not missing: (b, stain z, W, W) -> (b, stain z); see `window_loss`."""
+    return inside.flatten(2).any(2)
 
 
 def _weighted(error: Tensor, weight: Tensor) -> Tensor:

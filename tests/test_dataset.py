@@ -33,11 +33,11 @@ def test_a_batch_depends_on_seed_and_step_alone(windows, tmp_path, tiny_spec):
 def test_a_batch_has_the_shapes_that_the_loss_takes(tmp_path, tiny_spec):
     batch = blob_windows(tmp_path, tiny_spec, batch=2)(0)
     assert batch.image.shape == batch.noise.shape == (2, 4, 64, 64)
-    assert batch.inside.shape == (2, 1, 64, 64)
+    assert batch.inside.shape == batch.image.shape
     assert batch.counts.shape == (2, 4, 2, 2, 4, 3)
     assert ((batch.t >= 0) & (batch.t < 1000)).all()
     assert (batch.image.abs() <= 1).all()
-    assert (batch.image[(~batch.inside).expand_as(batch.image)] == -1).all()
+    assert (batch.image[~batch.inside] == -1).all()
 
 
 def test_windows_reach_half_a_patch_beyond_the_images_and_no_further(windows, tiny_spec):
@@ -133,6 +133,16 @@ def test_windows_lie_where_there_is_expression_and_see_nothing_beyond(tmp_path, 
     alone = blob_windows(tmp_path / "alone", tiny_spec)
     np.testing.assert_array_equal([*windows.places], [*alone.places])
     assert all(equal(windows(step), alone(step)) for step in range(8))
+
+
+def test_a_section_beyond_the_stack_is_nowhere_inside(tmp_path, tiny_spec):
+    images, molecules = blobs()
+    raster = write_raster(tmp_path / "raster", molecules[molecules[:, 0] == 0], sections=1)
+    windows = TrainingWindows(
+        PairedImages(images[:, :1], raster), tiny_spec, edge=2, batch=4, seed=0
+    )
+    sections = windows(0).inside.unflatten(1, (2, 2))  # (b, stain, z, y, x)
+    assert sections[:, :, 0].flatten(1).any(1).all() and not sections[:, :, 1].any()
 
 
 def test_no_window_lies_beyond_the_bounds_of_the_volume(tmp_path, tiny_spec):

@@ -186,6 +186,26 @@ def test_a_network_that_answers_zero_loses_the_noise_it_was_asked_for(
     assert torch.equal(states[0], to_patches(diffused, 32))
 
 
+def test_a_section_that_is_missing_is_seen_and_not_learned(tiny_network, monkeypatch):
+    states = []
+
+    def silent(state, counts, t, corners, *, aligned):
+        states.append(state)
+        return state.new_zeros(len(corners), *state.shape[1:]), 0 * state
+
+    monkeypatch.setattr(tiny_network, "forward", silent)
+    noise, image = normal(2, 4, 64, 64, seed=5), normal(2, 4, 64, 64, seed=6)
+    inside = torch.ones(2, 4, 64, 64, dtype=torch.bool)
+    inside[0, [1, 3]] = False  # the second section of both stains
+    window = {"counts": torch.zeros(2, 4, 2, 2, 4, 3), "t": torch.tensor([10, 900])}
+    window |= {"image": image, "noise": noise, "inside": inside}
+    loss = window_loss(tiny_network, **window, aligned=True)
+    assert torch.equal(states[0], to_patches(add_noise(image, noise, window["t"]), 32))
+    parts = [noise[0, [0, 2]], noise[1]]
+    expected = [part[..., 16:-16, 16:-16].square().mean() + part.square().mean() for part in parts]
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
 @given(t=st.integers(0, 999), spread=st.floats(0.05, 1))
 @settings(max_examples=30, deadline=None)
 def test_the_best_estimate_from_a_pixel_alone_loses_one_at_every_timestep(t, spread) -> None:

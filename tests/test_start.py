@@ -5,14 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from training_pair import FIELD, SETTINGS, blob_windows, write_raster
+from training_pair import FIELD, SETTINGS, blob_windows, blobs, write_raster
 
 from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network, save_network
-from teramind.network.initial import copy_weights, start_as_copy
+from teramind.network.initial import Readout, copy_weights, start_as_copy
 from teramind.network.initial_genes import wake_genes
 from teramind.training.dataset import PairedImages, TrainingWindows
+from teramind.training.start import image_spread
 from teramind.training.trainer import Trainer
 
 ROOMY = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
@@ -100,6 +101,32 @@ def test_the_spread_is_that_of_the_images(windows, tiny_spec, tmp_path) -> None:
     trainer = Trainer(tiny_spec, windows, SETTINGS, tmp_path)
     images = np.asarray(windows.pairs.images) / 127.5 - 1
     assert trainer.spread.numpy() == pytest.approx(images.std((1, 2, 3)), rel=0.05)
+
+
+def test_the_spread_of_a_stack_that_ends_within_the_windows_is_that_of_its_images(
+    tmp_path, tiny_spec
+) -> None:
+    images, molecules = blobs()
+    raster = write_raster(tmp_path / "raster", molecules[molecules[:, 0] == 0], sections=1)
+    pairs = PairedImages(images[:, :1], raster)
+    windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=4, seed=0)
+    expected = (images[:, :1] / 127.5 - 1).std((1, 2, 3))
+    assert image_spread(windows, tiny_spec.stains).numpy() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_readout_looks_away_from_sections_that_are_missing(tiny_spec) -> None:
+    torch.manual_seed(0)
+    network = Network(ROOMY)
+    maps, missing = torch.randn(3, 8, 8, 2, 6), torch.randn(3, 4, 8, 8)
+    other = missing.unflatten(1, (2, 2)).clone()
+    other[:, :, 1] = 9
+    kernels = []
+    for wanted in (missing, other.flatten(1, 2)):
+        readout = Readout(network)
+        readout.add(maps, wanted, torch.tensor([[True, False]] * 3), weight=1)
+        readout.set()
+        kernels.append(readout.layer.weight.clone())
+    assert torch.equal(*kernels)
 
 
 def test_constant_images_are_refused(tmp_path, tiny_spec) -> None:

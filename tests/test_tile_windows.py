@@ -60,9 +60,9 @@ def test_a_batch_has_the_shapes_that_the_loss_takes(data, patch, sections):
     batch = windows_of(data, spec)(0)
     size, bins = 2 * patch, patch // BIN
     assert batch.image.shape == batch.noise.shape == (2, spec.channels, size, size)
-    assert batch.inside.shape == (2, 1, size, size)
+    assert batch.inside.shape == batch.image.shape
     assert batch.counts.shape == (2, 4, bins, bins, sections, 2)
-    assert (batch.image[(~batch.inside).expand_as(batch.image)] == -1).all()
+    assert (batch.image[~batch.inside] == -1).all()
     if patch == 32:
         loss = window_loss(Network(spec), **batch._asdict(), outside=0.0, aligned=True)
         assert torch.isfinite(loss)
@@ -103,7 +103,7 @@ def test_images_and_counts_are_cut_and_turned_together(tmp_path, sections, stain
                 molecule = int(plane[row, column, section, place]) - 1
                 assert gene[molecule] == (2, 0)[place]
                 box = [slice(BIN * first, BIN * first + BIN) for first in (row, column)]
-                assert inside[0, *box].all()
+                assert inside[:, *box].all()
                 if 0 <= section - before < spec.images:
                     bright = (pixels[:, section - before, *box] == 1).nonzero().tolist()
                     assert [stain for stain, *_ in bright] == [*range(len(stains))]

@@ -195,11 +195,15 @@ class Readout:
         self._squares = torch.zeros(inputs, inputs, dtype=torch.float64)
         self._products = torch.zeros(inputs, self.stains, dtype=torch.float64)
 
-    def add(self, maps: Tensor, missing: Tensor, weight: float) -> None:
-        """Take in one call: `maps` (m, y, x, z, c) and noise - x, (m, stain z, y, x)."""
+    def add(self, maps: Tensor, missing: Tensor, there: Tensor, weight: float) -> None:
+        """Take in one call: `maps` (m, y, x, z, c) and noise - x, (m, stain z, y, x).
+
+        `there` (m, z) says which sections count.
+        """
         columns = _neighbourhoods(maps)
         wanted = stains_last(missing, self.stains).flatten(0, 3)
         pick = torch.linspace(0, len(columns) - 1, min(self.SAMPLES, len(columns))).long()
+        pick = pick[there[:, None, None].expand(maps.shape[:4]).flatten()[pick]]
         inputs, outputs = columns[pick].double(), wanted[pick].double()
         self._squares += weight * inputs.T @ inputs
         self._products += weight * inputs.T @ outputs

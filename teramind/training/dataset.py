@@ -125,7 +125,7 @@ class RandomWindows(ABC, Generic[Cut]):
 
     @abstractmethod
     def _window(self, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return image (stain z, W, W), inside (1, W, W) and counts (p^2, bins, bins, S, G)."""
+        """Return image and inside (stain z, W, W), and counts (p^2, bins, bins, S, G)."""
 
 
 class TrainingWindows(RandomWindows[Place]):
@@ -202,20 +202,20 @@ class TrainingWindows(RandomWindows[Place]):
         return image, inside, aligned_patches(counts, self.edge)
 
     def _image(self, y: int, x: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Window of the images in [-1, 1], (stain z, W, W), and where it is inside, (1, W, W)."""
+        """Window of the images in [-1, 1] and where it is inside, (stain z, W, W) both."""
         size, sections = self.size, self.windows.images(window)
         image = np.full((len(self.spec.stains), len(sections), size, size), -1, np.float32)
-        inside = np.zeros((1, size, size), bool)
+        inside = np.zeros(image.shape, bool)
         area = self.pairs.area
         top, left = max(y, area.y), max(x, area.x)
         bottom, right = min(y + size, area.bottom), min(x + size, area.right)
         box = (slice(top - y, bottom - y), slice(left - x, right - x))
-        inside[0, *box] = True
         for k, z in enumerate(sections):
             if 0 <= z < self.pairs.images.shape[1]:
                 pixels = np.asarray(self.pairs.images[:, z, top:bottom, left:right])
                 image[:, k, *box] = pixels / np.float32(127.5) - 1
-        return image.reshape(-1, size, size), inside
+                inside[:, k, *box] = True
+        return image.reshape(-1, size, size), inside.reshape(-1, size, size)
 
 
 def aligned_patches(counts: np.ndarray, edge: int) -> np.ndarray:

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from teramind.diffusion import OUTSIDE, balanced_weight, noisy_patches, to_patches, worth_learning
+from teramind.diffusion import (
+    OUTSIDE,
+    balanced_weight,
+    noisy_patches,
+    sections_there,
+    to_patches,
+    worth_learning,
+)
 from teramind.errors import UserError
 from teramind.files import digest
 from teramind.network import Network
@@ -51,7 +58,7 @@ def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
     moments, molecules = torch.zeros(3, len(stains), dtype=torch.float64), 0.0
     for batch in calibration(windows):
         image = batch.image.unflatten(1, (len(stains), -1)).double()
-        inside = batch.inside[:, None].expand_as(image)
+        inside = batch.inside.view_as(image)
         powers = (inside, image * inside, image.square() * inside)
         moments += torch.stack([power.sum((0, 2, 3, 4)).double() for power in powers])
         molecules += float(batch.counts.sum())
@@ -102,7 +109,9 @@ def _fit_readout(
         )
         missing = to_patches(noise[..., half:-half, half:-half], patch) - copied
         weight = float(balanced_weight(batch.t, spread).mean())
-        readout.add(read.pop().cpu(), missing.cpu(), weight)
+        sections = sections_there(batch.inside)[:, : network.spec.images]  # as in every stain
+        there = sections.repeat_interleave(len(missing) // len(sections), 0)
+        readout.add(read.pop().cpu(), missing.cpu(), there, weight)
     hook.remove()
     network.train().cpu()
     readout.set()

@@ -134,7 +134,7 @@ class TileWindows(RandomWindows[Cut]):
         return (tile_y, tile_x), (y, x)
 
     def _image(self, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
-        """Window of the images in [-1, 1], (stain z, W, W), and where it is inside, (1, W, W)."""
+        """Window of the images in [-1, 1] and where it is inside, (stain z, W, W) both."""
         spec, (part, box) = self.spec, self._part(cut)
         first = cut.start + (spec.sections - spec.images) // 2 - PADDING[spec.sections]
         planes = range(first, first + spec.images)
@@ -147,7 +147,7 @@ class TileWindows(RandomWindows[Cut]):
             x=part[1],
         )
         image = np.full((spec.channels, self.size, self.size), -1, np.float32)
-        inside = np.zeros((1, self.size, self.size), bool)
+        inside = np.zeros(image.shape, bool)
         image[:, *box] = pixels.reshape(spec.channels, *pixels.shape[2:]) / np.float32(127.5) - 1
         inside[:, *box] = True
         return image, inside
