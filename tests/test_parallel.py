@@ -13,7 +13,7 @@ import torch
 from training_pair import SETTINGS, blob_windows
 
 from teramind.errors import UserError
-from teramind.training.parallel import Team
+from teramind.training.parallel import Team, team
 from teramind.training.resume import saved_states
 from teramind.training.trainer import Trainer
 
@@ -60,6 +60,38 @@ def test_pieces_add_up_to_the_whole_step(tmp_path, tiny_spec):
         trainer.run()
         found.append(trainer.losses)
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "processes", "backend"),
+    [
+        (0, 2, 1, None),
+        (1, 0, 1, None),
+        (1, 1, 1, None),
+        (2, 2, 2, "nccl"),
+        (2, 1, 2, "gloo"),
+        (2, 0, 2, "gloo"),
+        (0, 2, 2, "gloo"),
+    ],
+)
+def test_gpus_are_used_where_they_are_asked_for_and_every_process_has_one(
+    monkeypatch, asked, here, processes, backend
+):
+    began = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", began.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for rank in range(processes):
+        for key in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(key, str(rank))
+        for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.setenv(key, str(processes))
+        with team(asked) as found:
+            assert (found.rank, found.size) == (rank, processes)
+            gpu = asked > 0 and here >= processes
+            assert found.device == torch.device(f"cuda:{rank}" if gpu else "cpu")
+    assert began == [backend] * processes if backend else began == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def main() -> None:
     """Arguments: folder and, as JSON, spec, batch and settings that differ."""
     folder, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     spec = NetworkSpec.from_dict(given["spec"])
-    with team() as processes:
+    with team(gpus=0) as processes:
         raster = folder / f"pair_{processes.rank}"
         windows = blob_windows(raster, spec, batch=given["batch"])
         settings = TrainSettings(**vars(SETTINGS) | given["settings"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,9 +23,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = field(
-        default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
 
     @property
     def leads(self) -> bool:
@@ -53,21 +51,25 @@ class Team:
 
 
 @contextmanager
-def team() -> Iterator[Team]:
+def team(gpus: int) -> Iterator[Team]:
     """The processes that `torchrun` started, or this one alone.
 
-    They talk over NCCL where every process has a GPU, else over Gloo.
+    They talk over NCCL where every process has a GPU, else all compute on CPUs and talk over Gloo.
+
+    Args:
+        gpus: the job's, as `train.gpus`; 0 leaves those of the machine alone.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Team()
-        return
-    local, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
-    on_gpus = torch.cuda.device_count() > local
+    size, here = (int(os.environ.get(key, "1")) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpus = gpus > 0 and torch.cuda.device_count() >= here
+    device = torch.device("cuda", local) if on_gpus else torch.device("cpu")
     if on_gpus:
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield Team(device=device)
+        return
     dist.init_process_group("nccl" if on_gpus else "gloo")
     try:
-        yield Team(rank, size, torch.device("cuda", local) if on_gpus else torch.device("cpu"))
+        yield Team(int(os.environ["RANK"]), size, device)
     finally:
         dist.destroy_process_group()

@@ -39,7 +39,7 @@ def train_from_config(config: Config) -> bool:
     start = _start(config, asked, material.panel)
     spec = _spec(config, asked, material.panel, start)
     same = {field.name for field in dataclasses.fields(TrainSettings)}
-    with team() as processes:
+    with team(asked.gpus) as processes:
         trainer = Trainer(
             spec,
             material.windows(spec),
