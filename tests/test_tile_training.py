@@ -1,13 +1,17 @@
 """A config names published training tiles; the mouse that is left out only validates."""
 
+from argparse import Namespace
+
 import pandas as pd
 import pytest
 from training_tiles import NAMES, PLANES, two_mice
 from workflow_project import Project, planned
 
+from teramind.commands.train import run
 from teramind.config import missing_files, parse_config
 from teramind.errors import UserError
 from teramind.network import load_network
+from teramind.provenance import write_provenance
 from teramind.training.recipe import train_from_config
 
 PANEL = ("c", "a")
@@ -51,6 +55,16 @@ def test_a_network_is_learned_from_the_tiles(project, monkeypatch):
     )
     assert losses["step"].tolist() == [0, 1, 2]
     assert validation["step"].tolist() == [3]
+
+
+def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    write_provenance(project.config, project.results / "provenance.json", project=project.folder)
+    (project.results / "train").mkdir()
+    (project.results / "train/loss.csv").touch()
+    project.configure(**project.values | {"train__ema": 0.5})
+    with pytest.raises(UserError, match=r"out: made with other settings \(train\.ema was 0\.999"):
+        run(Namespace(configfile=project.folder / "config.yaml"))
 
 
 def test_the_other_mouse_changes_nothing_that_is_learned(project, monkeypatch):

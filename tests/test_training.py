@@ -183,9 +183,35 @@ def test_training_can_start_from_other_weights(windows, tiny_spec, tmp_path):
     for key, value in start.state_dict().items():
         assert torch.equal(trainer.network.state_dict()[key], value), key
     trainer.save()
-    other = Network(tiny_spec)
-    resumed = Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=other)
+    resumed = Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=start)
     assert torch.equal(resumed.network.stem.weight, start.stem.weight)
+    for other in (Network(tiny_spec), None):
+        with pytest.raises(UserError, match="belongs to another start; train into another folder"):
+            Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"loss": "published"}, "train.loss"),
+        ({"learning_rate": 1e-4}, "train.learning_rate"),
+        ({"ema": 0.5}, "train.ema"),
+        ({"schedule": "constant"}, "train.schedule"),
+        ({"dropout": 0.3}, "train.dropout"),
+        ({"precision": "bfloat16"}, "train.precision"),
+        ({"steps": 9, "save_minutes": 1, "keep": 1, "minutes": 5}, None),
+    ],
+)
+def test_a_training_goes_on_with_the_settings_that_it_began_with(
+    windows, tiny_spec, tmp_path, changes, refused
+):
+    Trainer(tiny_spec, windows, SETTINGS, tmp_path).save()
+    other = dataclasses.replace(SETTINGS, **changes)
+    if refused is None:
+        Trainer(tiny_spec, windows, other, tmp_path)
+        return
+    with pytest.raises(UserError, match=rf"belongs to another {refused}; train into another"):
+        Trainer(tiny_spec, windows, other, tmp_path)
 
 
 def test_windows_cut_in_other_processes_are_the_same(windows):

@@ -18,12 +18,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Train, or go on training.
 
     Raises:
-        UserError: when the config or its data are at fault, or training is asked to end.
+        UserError: when the config or its data are at fault, the results folder belongs to other
+            settings, or training is asked to end.
     """
-    from teramind.config import parse_config
+    from teramind.config import parse_config, refuse_other_results
     from teramind.config.reading import read_config
     from teramind.training.recipe import train_from_config
 
     config = parse_config(read_config(arguments.configfile))
+    refuse_other_results(config, Path(config.results, "provenance.json"))
     if not train_from_config(config):
         print("training: the time of train.minutes is over; the same command goes on")

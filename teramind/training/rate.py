@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class TrainSettings:
     save_minutes: float = 5.0
     keep: int = 2
     minutes: float | None = None
+
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """What the weights depend on from the first step on: all but what `FREE` names."""
+        return {key: value for key, value in vars(self).items() if key not in FREE}
+
+
+FREE = {"steps", "accumulate", "save_minutes", "keep", "minutes"}
+"""Settings that may change on the way: how long, in how many pieces, and what is saved when."""
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:

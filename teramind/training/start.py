@@ -49,6 +49,12 @@ def fingerprint(windows: WindowSource) -> str:
     return digest(b"".join(part.numpy().tobytes() for part in windows(FIRST)))
 
 
+def weights_digest(network: Network) -> str:
+    """A digest of a network's weights, to tell it from others to go on from."""
+    each = (digest(value.numpy().tobytes()) for value in network.state_dict().values())
+    return digest("".join(each).encode())
+
+
 def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
     """Standard deviation of each stain's images in [-1, 1], (stains,).
 

@@ -30,7 +30,12 @@ from teramind.training.losses import progress_line
 from teramind.training.parallel import Team
 from teramind.training.rate import TrainSettings, rate_at
 from teramind.training.resume import read_state, write_state
-from teramind.training.start import fingerprint, image_spread, set_starting_weights
+from teramind.training.start import (
+    fingerprint,
+    image_spread,
+    set_starting_weights,
+    weights_digest,
+)
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
@@ -69,7 +74,12 @@ class Trainer:
         self.settings, self.folder, self.team = settings, folder, team or Team()
         self.device = self.team.device
         self.pieces = self._shares()
-        self.same = {"network": spec.to_dict(), "data set": fingerprint(windows) + files}
+        self.same = {
+            "network": spec.to_dict(),
+            "data set": fingerprint(windows) + files,
+            "start": weights_digest(start) if start else "",
+            **{f"train.{key}": value for key, value in settings.lasting.items()},
+        }
         saved = read_state(folder, self.same, self.device)
         spread = saved["spread"] if saved else image_spread(windows, spec.stains)
         self.spread = spread.to(self.device)
