@@ -39,7 +39,7 @@ class Team:
         for tensor, part in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def hand_out(self, tensors: Iterable[Tensor]) -> None:
         """Give all processes the tensors of rank 0."""
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, 0)

@@ -99,7 +99,7 @@ class Trainer:
         if saved:
             self._resume(saved)
         self.first = self.step
-        self.team.spread([self.spread, *self.network.state_dict().values()])
+        self.team.hand_out([self.spread, *self.network.state_dict().values()])
 
     @property
     def finished(self) -> bool:
