@@ -153,11 +153,25 @@ def test_gene_features_start_with_deviation_one() -> None:
     torch.manual_seed(0)
     network = Network(spec).eval()
     counts = torch.poisson(torch.full((40, 2, 2, 4, 5), 3.0))
-    wake_genes(network, counts)
+    wake_genes(network, [counts])
     with torch.inference_mode():
         for level in network.genes(counts):
             deviation = level.std((0, 1, 2, 3))
             assert torch.allclose(deviation, torch.ones_like(deviation), atol=0.05)
+
+
+def test_gene_features_start_alike_however_the_patches_are_batched() -> None:
+    spec = NetworkSpec(patch=32, sections=4, stains=("DAPI",), genes=5, base=4, embed=8)
+    density = torch.linspace(0, 4, 20).view(20, 1, 1, 1, 1)  # differs from batch to batch
+    counts = torch.poisson(density.expand(20, 2, 2, 4, 5))
+    weights = []
+    for batches in ([counts], counts.split(7)):
+        torch.manual_seed(0)
+        network = Network(spec).eval()
+        wake_genes(network, batches)
+        weights.append(network.genes.state_dict())
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value)
 
 
 def test_gene_features_start_with_the_counts_of_every_gene_where_they_lie() -> None:
@@ -167,7 +181,7 @@ def test_gene_features_start_with_the_counts_of_every_gene_where_they_lie() -> N
     network, random = Network(spec).eval(), Network(spec).eval()
     level = torch.randn(200, 1, 1, 1, 12)  # genes vary from patch to patch more than within
     counts = torch.poisson((level + 0.5 * torch.randn(200, 4, 4, 4, 12)).exp())
-    wake_genes(network, counts)
+    wake_genes(network, [counts])
     middle = counts[:, :, :, 1:3]
     assert explained(network.genes(counts)[3], middle) > 0.75
     assert explained(random.genes(counts)[3], middle) < 0.05

@@ -200,11 +200,11 @@ class Readout:
 
         `there` (m, z) says which sections count.
         """
-        columns = _neighbourhoods(maps)
-        wanted = stains_last(missing, self.stains).flatten(0, 3)
-        pick = torch.linspace(0, len(columns) - 1, min(self.SAMPLES, len(columns))).long()
+        number = maps[..., 0].numel()
+        pick = torch.linspace(0, number - 1, min(self.SAMPLES, number)).long()
         pick = pick[there[:, None, None].expand(maps.shape[:4]).flatten()[pick]]
-        inputs, outputs = columns[pick].double(), wanted[pick].double()
+        inputs = _neighbourhoods(maps, pick).double()
+        outputs = stains_last(missing, self.stains).flatten(0, 3)[pick].double()
         self._squares += weight * inputs.T @ inputs
         self._products += weight * inputs.T @ outputs
 
@@ -219,9 +219,12 @@ class Readout:
             self.layer.weight[2 * stain + 1] = -kernel
 
 
-def _neighbourhoods(maps: Tensor) -> Tensor:
-    """What a 3 x 3 x 3 convolution sees at each place: (n, y, x, z, c) -> (n y x z, c z' y' x')."""
+def _neighbourhoods(maps: Tensor, pick: Tensor) -> Tensor:
+    """What a 3 x 3 x 3 convolution sees at places of maps (n, y, x, z, c): (k, c z' y' x').
+
+    `pick` (k,) numbers the places row by row.
+    """
     padded = F.pad(maps, (0, 0, *(1, 1) * 3))
     for axis in (3, 1, 2):  # z first, as kernels are (z, y, x)
-        padded = padded.unfold(axis, 3, 1)
-    return padded.flatten(4).flatten(0, 3)
+        padded = padded.unfold(axis, 3, 1)  # a view
+    return padded[torch.unravel_index(pick, maps.shape[:4])].flatten(1)

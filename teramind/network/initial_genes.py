@@ -10,6 +10,7 @@ timesteps were learned worse.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,22 +33,38 @@ MIXED = 0.3
 
 
 @torch.no_grad()
-def wake_genes(network: Network, counts: Tensor) -> None:
+def wake_genes(network: Network, batches: Sequence[Tensor]) -> None:
     """Start the gene branch as described above, each channel with mean 0 and deviation 1.
+
+    Memory: the attention's outputs for all batches, and the maps of one.
 
     Args:
         network: freshly made.
-        counts: (n, bins, bins, S, G) of training patches to measure it on.
+        batches: counts (n, bins, bins, S, G) of training patches to measure it on.
     """
     branch = network.genes
-    attention, grid = branch.attention, counts.permute(0, 4, 3, 1, 2)
-    _pass_tokens(attention, network.spec, grid[grid > 0].square().mean().sqrt())
+    attention, layers = branch.attention, list(branch.widen)
+    grids = [counts.permute(0, 4, 3, 1, 2) for counts in batches]
+    _pass_tokens(attention, network.spec, _root_mean_square(grids))
     _start_as_identity(attention.reduce)
-    _standardise(attention.reduce, attention(grid))
-    features = upsample(attention(grid))
-    for layer in branch.widen:
-        _standardise(layer, layer(F.silu(features)))
+    _standardise(attention.reduce, map(attention, grids))
+    reduced = [attention(grid) for grid in grids]
+    for k, layer in enumerate(layers):
+        _standardise(layer, (layer(_read_after(layers[:k], maps)) for maps in reduced))
+
+
+def _root_mean_square(grids: Sequence[Tensor]) -> Tensor:
+    """Of the counts that are not zero."""
+    squares = sum(float(grid.square().sum(dtype=torch.float64)) for grid in grids)
+    return torch.tensor(squares / sum(int((grid > 0).sum()) for grid in grids)).sqrt()
+
+
+def _read_after(layers: Sequence[nn.Module], reduced: Tensor) -> Tensor:
+    """What the layer that follows `layers` reads of the attention's output."""
+    features = upsample(reduced)
+    for layer in layers:
         features = upsample(layer(F.silu(features)))
+    return F.silu(features)
 
 
 def _pass_tokens(attention: GeneAttention, spec: NetworkSpec, size: Tensor) -> None:
@@ -98,8 +115,15 @@ def _start_as_identity(layer: nn.Conv3d) -> None:
     layer.weight[:, :, z, y, x] += identity * size / identity.norm()
 
 
-def _standardise(layer: Any, output: Tensor) -> None:
-    """Change weight and bias so that `output` (n, y, x, z, c) has mean 0, deviation 1."""
-    mean, deviation = output.mean((0, 1, 2, 3)), output.std((0, 1, 2, 3)).clamp(min=1e-3)
+def _standardise(layer: Any, outputs: Iterable[Tensor]) -> None:
+    """Change weight and bias so that `outputs` (n, y, x, z, c) have mean 0, deviation 1."""
+    number, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for output in outputs:
+        rows = output.double().flatten(0, 3)
+        number += len(rows)
+        total, squares = total + rows.sum(0), squares + rows.square().sum(0)
+    mean = total / number
+    variance = (squares - number * mean.square()) / (number - 1)
+    deviation = variance.clamp(min=1e-6).sqrt()
     layer.weight /= deviation[:, None, None, None, None]
     layer.bias.copy_((layer.bias - mean) / deviation)

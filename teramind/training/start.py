@@ -91,8 +91,7 @@ def set_starting_weights(
         spread: see `image_spread`.
         device: where the network runs while it is measured.
     """
-    counts = [batch.counts.flatten(0, 1) for batch in calibration(windows)]
-    wake_genes(network, torch.cat(counts))
+    wake_genes(network, [batch.counts.flatten(0, 1) for batch in calibration(windows)])
     if has_room(network):
         start_as_copy(network, float(spread.square().mean().sqrt()))
         _fit_readout(network, windows, spread, device)

@@ -85,6 +85,9 @@ class Trainer:
         self.spread = spread.to(self.device)
         given = saved.get("weights") or (start.state_dict() if start else None)
         self.network = self._network(given).to(self.device)
+        self.team.hand_out([self.spread, *self.network.state_dict().values()])
+        if carries_copy(self.network):
+            fix_copy(self.network)
         set_precision(self.network, self.dtype)
         self.average = Average(self.network, settings.ema)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -99,7 +102,6 @@ class Trainer:
         if saved:
             self._resume(saved)
         self.first = self.step
-        self.team.hand_out([self.spread, *self.network.state_dict().values()])
 
     @property
     def finished(self) -> bool:
@@ -202,7 +204,7 @@ class Trainer:
             yield from map(self._cut, steps)
 
     def _network(self, weights: dict[str, Tensor] | None) -> Network:
-        """The network on the CPU, without `weights` at those of `teramind.training.start`."""
+        """The network on the CPU; without `weights`, the first process measures where to start."""
         torch.manual_seed(self.settings.seed)
         network = Network(self.spec)
         for module in network.modules():
@@ -210,10 +212,8 @@ class Trainer:
                 module.p = self.settings.dropout
         if weights:
             network.load_state_dict(weights)
-        else:
+        elif self.team.leads:
             set_starting_weights(network, self.windows, self.spread.cpu(), self.device)
-        if carries_copy(network):
-            fix_copy(network)
         return network
 
     def _resume(self, state: dict[str, Any]) -> None:
