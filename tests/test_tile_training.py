@@ -4,14 +4,16 @@ from argparse import Namespace
 
 import pandas as pd
 import pytest
+import torch
 from training_tiles import NAMES, PLANES, two_mice
 from workflow_project import Project, planned
 
 from teramind.commands.train import run
 from teramind.config import missing_files, parse_config
 from teramind.errors import UserError
-from teramind.network import load_network
+from teramind.network import NetworkSpec, load_network
 from teramind.provenance import write_provenance
+from teramind.training.material import TrainingFiles, open_material
 from teramind.training.recipe import train_from_config
 
 PANEL = ("c", "a")
@@ -55,6 +57,19 @@ def test_a_network_is_learned_from_the_tiles(project, monkeypatch):
     )
     assert losses["step"].tolist() == [0, 1, 2]
     assert validation["step"].tolist() == [3]
+
+
+def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    (project.folder / "panel.txt").write_text("\n".join(NAMES[:2]))
+    found = []
+    for names in ("names.txt", None):
+        expression = project.values["expression"] | {"gene_names": names}
+        config = parse_config(project.values | {"expression": expression})
+        material = open_material(config, TrainingFiles.of(config.results))
+        spec = NetworkSpec(32, 4, ("DAPI", "PolyT"), 2, base=2, embed=8, panel=material.panel)
+        found.append(material.windows(spec)(0).counts)
+    assert torch.equal(*found) and found[0].any()
 
 
 def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(project, monkeypatch):

@@ -43,9 +43,11 @@ def spec_of(patch=32, sections=4, stains=("DAPI", "PolyT"), panel=("c", "a")):
     )
 
 
-def windows_of(data, spec, **changes):
-    tiles = listed_tiles([data / "1.csv"], data)["1"]
-    options = {"names": NAMES, "sections": PLANES, "edge": 2, "batch": 2, "seed": 0}
+def windows_of(data, spec, tiles=None, **changes):
+    if tiles is None:
+        tiles = listed_tiles([data / "1.csv"], data)["1"]
+    options = {"names": NAMES, "genes": len(NAMES), "sections": PLANES, "edge": 2}
+    options |= {"batch": 2, "seed": 0}
     return TileWindows(tiles, spec, **options | changes)
 
 
@@ -167,18 +169,15 @@ def test_a_tile_without_its_image_is_refused(tmp_path):
     ("changes", "spec", "line"),
     [
         ({"edge": 6}, {}, "train.window: 6; published tiles allow 2 to 5"),
+        ({"genes": 6}, {}, "^expression.genes: 6 on the tiles' last axis, but 7 have names$"),
         ({"names": ("a", "b")}, {}, "gene c of the panel is not on the tiles' axis"),
         ({}, {"stains": ("Nissl",)}, "the tiles have the stains .*not Nissl"),
         ({"tiles": []}, {}, "no tiles left"),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(data, changes, spec, line):
-    tiles = changes.pop("tiles", None)
     with pytest.raises(UserError, match=line):
-        if tiles is None:
-            windows_of(data, spec_of(**spec), **changes)
-        else:
-            TileWindows(tiles, spec_of(**spec), names=NAMES, sections=6, edge=2, batch=1, seed=0)
+        windows_of(data, spec_of(**spec), **changes)
 
 
 def bad_shape(path):

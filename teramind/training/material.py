@@ -116,13 +116,13 @@ class OwnImages:
 
     def windows(self, spec: NetworkSpec) -> WindowSource:
         """See `Material`."""
-        return self._windows(spec, "train", self.asked.batch)
+        return self._windows(spec, "train")
 
     def validation(self, spec: NetworkSpec) -> WindowSource | None:
         """See `Material`."""
         if not self.split.validation:
             return None
-        return self._windows(spec, "validation", self.asked.batch)
+        return self._windows(spec, "validation")
 
     def sample(self, spec: NetworkSpec) -> Sample | None:
         """See `Material`: in the middle of the first validation block, or of the plane."""
@@ -135,12 +135,12 @@ class OwnImages:
             stains=spec.stains,
         )
 
-    def _windows(self, spec: NetworkSpec, part: Part, batch: int) -> TrainingWindows:
+    def _windows(self, spec: NetworkSpec, part: Part) -> TrainingWindows:
         return TrainingWindows(
             self._pairs(),
             spec,
             edge=self.asked.window,
-            batch=batch,
+            batch=self.asked.batch,
             seed=self.asked.seed,
             closed=self.split.closed(part),
             part=part,
@@ -164,6 +164,7 @@ class PublishedTiles:
         self.panel = tuple(read_panel(Path(config.expression.panel)))
         names = getattr(config.expression, "gene_names", None)
         self.names = tuple(read_panel(Path(names))) if names else self.panel
+        self.genes = getattr(config.expression, "genes", len(self.names))
         self.paths = lists = tuple(Path(path) for path in asked.tiles.lists)
         by_mouse = listed_tiles(list(lists), Path(asked.tiles.folder))
         left_out = asked.tiles.leave_out
@@ -177,25 +178,26 @@ class PublishedTiles:
 
     def windows(self, spec: NetworkSpec) -> WindowSource:
         """See `Material`."""
-        return self._windows(self.tiles, spec, self.asked.batch)
+        return self._windows(self.tiles, spec)
 
     def validation(self, spec: NetworkSpec) -> WindowSource | None:
         """See `Material`."""
         if not self.left_out:
             return None
-        return self._windows(self.left_out, spec, self.asked.batch)
+        return self._windows(self.left_out, spec)
 
     def sample(self, spec: NetworkSpec) -> Sample | None:
         """None: a tile has no plane around it to generate on."""
         return None
 
-    def _windows(self, tiles: list[TilePair], spec: NetworkSpec, batch: int) -> TileWindows:
+    def _windows(self, tiles: list[TilePair], spec: NetworkSpec) -> TileWindows:
         return TileWindows(
             tiles,
             spec,
             names=self.names,
+            genes=self.genes,
             sections=self.sections,
             edge=self.asked.window,
-            batch=batch,
+            batch=self.asked.batch,
             seed=self.asked.seed,
         )

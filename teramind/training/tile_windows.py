@@ -58,7 +58,8 @@ class TileWindows(RandomWindows[Cut]):
     Args:
         tiles: what to draw from.
         spec: the network's architecture; its panel names the genes to read.
-        names: genes of one section on the tiles' last axis.
+        names: genes of one section on the tiles' last axis, of the first ones at least.
+        genes: how many there are.
         sections: sections of a tile.
         edge: aligned patches p along a window's edge; 2 in the release.
         batch: windows per step.
@@ -74,6 +75,7 @@ class TileWindows(RandomWindows[Cut]):
         spec: NetworkSpec,
         *,
         names: Sequence[str],
+        genes: int,
         sections: int,
         edge: int,
         batch: int,
@@ -81,11 +83,12 @@ class TileWindows(RandomWindows[Cut]):
     ) -> None:
         super().__init__(spec, edge=edge, batch=batch, seed=seed)
         self.tiles = tiles
-        self.sections, self.genes = sections, len(names)
+        self.sections, self.genes = sections, genes
         self.square = SPAN // 2 if spec.patch == 128 else 4 * spec.patch
         self._check(names)
         place = {gene: k for k, gene in enumerate(spec.panel)}
-        self._target = np.array([place.get(name, -1) for name in names])
+        self._target = np.full(genes, -1)
+        self._target[: len(names)] = [place.get(name, -1) for name in names]
         self._stains = [STAINS.index(stain) for stain in spec.stains]
 
     @property
@@ -96,6 +99,11 @@ class TileWindows(RandomWindows[Cut]):
     def _check(self, names: Sequence[str]) -> None:
         if not self.tiles:
             raise UserError("training: no tiles left to train on")
+        if len(names) > self.genes:
+            raise UserError(
+                f"expression.genes: {self.genes} on the tiles' last axis, but {len(names)} have "
+                "names"
+            )
         if absent := [gene for gene in self.spec.panel if gene not in names]:
             raise UserError(f"training: gene {absent[0]} of the panel is not on the tiles' axis")
         if strange := [stain for stain in self.spec.stains if stain not in STAINS]:
