@@ -246,7 +246,7 @@ def test_an_error_in_a_process_that_cuts_windows_ends_them_all():
         raise UserError(f"no window {step}")
 
     with closing(cut_ahead(broken, range(1000), workers=2)) as ahead:
-        with pytest.raises(UserError, match="no window 0") as error:
+        with pytest.raises(UserError, match=r"^no window 0$") as error:
             next(ahead)
         workers = multiprocessing.active_children()
         for worker in workers:

@@ -10,27 +10,37 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from teramind.errors import UserError
 from teramind.training.dataset import Batch
 
 Cut = Callable[[int], list[Batch]]
 """The pieces of a step's windows."""
 
 
-class Steps(Dataset[list[Batch]]):
-    """A function of the step, as torch's loader wants it."""
+class Steps(Dataset[list[Batch] | UserError]):
+    """A function of the step, as torch's loader wants it.
+
+    A mistake of the user's is returned: of what is raised the loader makes a text with a traceback.
+    """
 
     def __init__(self, cut: Cut) -> None:
         self._cut = cut
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        """What the function returns."""
-        return self._cut(step)
+    def __getitem__(self, step: int) -> list[Batch] | UserError:
+        """What the function returns, or the mistake that it raises."""
+        try:
+            return self._cut(step)
+        except UserError as error:
+            return error
 
 
 def cut_ahead(cut: Cut, steps: range, workers: int) -> Generator[list[Batch]]:
     """What `cut` returns for each of `steps`, in their order, made before it is asked for.
 
     The processes end when the iterator is closed or fails.
+
+    Raises:
+        UserError: as `cut`.
     """
     loader: DataLoader[Any] = DataLoader(
         Steps(cut),
@@ -41,7 +51,10 @@ def cut_ahead(cut: Cut, steps: range, workers: int) -> Generator[list[Batch]]:
         pin_memory=torch.cuda.is_available(),
     )
     try:
-        yield from loader
+        for pieces in loader:
+            if isinstance(pieces, UserError):
+                raise pieces
+            yield pieces
     except Exception as error:
         # The traceback would keep the loader, and so its processes, beyond the training's end.
         traceback.clear_frames(error.__traceback__)
