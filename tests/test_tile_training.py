@@ -13,6 +13,7 @@ from teramind.config import missing_files, parse_config
 from teramind.errors import UserError
 from teramind.network import NetworkSpec, load_network
 from teramind.provenance import write_provenance
+from teramind.training.launch import run_training
 from teramind.training.material import TrainingFiles, open_material
 from teramind.training.recipe import train_from_config
 
@@ -80,6 +81,18 @@ def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(projec
     project.configure(**project.values | {"train__ema": 0.5})
     with pytest.raises(UserError, match=r"out: made with other settings \(train\.ema was 0\.999"):
         run(Namespace(configfile=project.folder / "config.yaml"))
+
+
+def test_processes_have_minutes_to_save_when_they_are_asked_to_end(project, monkeypatch):
+    """A step on CPUs or a large state takes longer than the 30 seconds that torchrun grants."""
+    monkeypatch.chdir(project.folder)
+    python = project.folder / "python"
+    python.write_text('#!/bin/sh\necho "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > granted\n')
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    project.configure(**project.values | {"train__gpus": 2, "train__batch": 2})
+    run_training(project.config, project.values, threads=1, log=project.folder / "log")
+    assert int((project.folder / "granted").read_text()) >= 120
 
 
 def test_the_other_mouse_changes_nothing_that_is_learned(project, monkeypatch):

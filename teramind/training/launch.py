@@ -18,6 +18,9 @@ from teramind.training.material import TrainingFiles
 from teramind.training.recipe import train_from_config
 from teramind.training.resume import saved_states
 
+TO_SAVE = 300
+"""Seconds that processes have after a SIGTERM to end their step and save; torchrun gives 30."""
+
 
 def run_training(config: Config, values: Mapping[str, Any], *, threads: int, log: Path) -> bool:
     """Train as `train.gpus` says.
@@ -62,6 +65,7 @@ def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: 
     command += [f"--nproc-per-node={count}", "-m", "teramind", "train", "--configfile", str(given)]
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     more = {"OMP_NUM_THREADS": str(max(threads // count, 1))}
+    more |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TO_SAVE)}
     more |= {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     process = subprocess.Popen(command, env=os.environ | more)
 
