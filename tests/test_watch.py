@@ -7,14 +7,17 @@ import sys
 import imagecodecs
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_pair import FIELD, SETTINGS, blob_windows
 
+from teramind.diffusion import worth_learning
 from teramind.geometry import Rect
 from teramind.network import Network
+from teramind.schedule import TRAINING_STEPS
 from teramind.training.preview import generate_piece, piece_of, real_piece
 from teramind.training.trainer import Trainer
-from teramind.training.watch import Sample, Watch, tensorboard
+from teramind.training.watch import BATCHES, Sample, Watch, tensorboard
 
 
 def rows(path):
@@ -52,6 +55,20 @@ def test_the_validation_loss_of_the_same_network_is_the_same(watched):
     trainer, watch = watched
     network = trainer.averaged()
     assert watch._validation_loss(trainer, network) == trainer.validation[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("published", lambda t: t), ("shifted", worth_learning)]
+)
+def test_the_validation_loss_is_at_the_timesteps_of_training(
+    windows, tiny_spec, tmp_path, monkeypatch, loss, expected
+):
+    settings, seen = dataclasses.replace(SETTINGS, loss=loss), []
+    trainer = Trainer(tiny_spec, windows, settings, tmp_path)
+    monkeypatch.setattr(trainer, "loss", lambda _, batch: seen.extend(batch.t) or torch.zeros(()))
+    Watch(tmp_path, windows)._validation_loss(trainer, trainer.network)
+    spread = torch.arange(BATCHES) * TRAINING_STEPS // BATCHES + TRAINING_STEPS // (2 * BATCHES)
+    assert [int(t) for t in seen] == expected(spread).tolist()
 
 
 def test_every_checkpoint_leaves_a_picture(watched):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,12 +36,16 @@ CONSTANT = 1e-9
 """Variance below which a stain's images are constant but for rounding."""
 
 
-def calibration(windows: WindowSource, batches: int = BATCHES) -> Iterator[Batch]:
-    """Batches that training does not use, their timesteps spread over the run."""
+def calibration(
+    windows: WindowSource,
+    batches: int = BATCHES,
+    timesteps: Callable[[Tensor], Tensor] = worth_learning,
+) -> Iterator[Batch]:
+    """Batches that training does not use, at what `timesteps` makes of ones spread over the run."""
     for k in range(batches):
         t = (2 * k + 1) * TRAINING_STEPS // (2 * batches)
         batch = windows(FIRST + k, MEASURED)
-        yield batch._replace(t=worth_learning(torch.full_like(batch.t, t)))
+        yield batch._replace(t=timesteps(torch.full_like(batch.t, t)))
 
 
 def fingerprint(windows: WindowSource) -> str:

@@ -177,6 +177,10 @@ class Trainer:
             borders=0.0 if published else self.settings.borders,
         )
 
+    def timesteps(self, t: Tensor) -> Tensor:
+        """Uniform timesteps -> those that are worth learning; as they are if published."""
+        return t if self.settings.loss == "published" else worth_learning(t)
+
     def _shares(self) -> range:
         """Numbers of the pieces of a step that this process computes."""
         count, batch = self.team.size * self.settings.accumulate, self.windows.batch
@@ -234,7 +238,7 @@ class Trainer:
         ends, count = ends.to(self.device), self.team.size * self.settings.accumulate
         for piece, batch in zip(self.pieces, batches, strict=True):
             torch.manual_seed((self.settings.seed << 32) + (piece << 24) + self.step)  # of dropout
-            loss = self.loss(self.network, self._at_learned_timesteps(batch)) / count
+            loss = self.loss(self.network, batch._replace(t=self.timesteps(batch.t))) / count
             self.scaler.scale(loss).backward()
             total += loss.detach()
         gradients = [p.grad for p in self.trained if p.grad is not None]
@@ -243,12 +247,6 @@ class Trainer:
         self.losses.append((self.step, total.item()))
         self.step += 1
         return ends.item() > 0
-
-    def _at_learned_timesteps(self, batch: Batch) -> Batch:
-        """The windows at the timesteps that are worth learning; as they are if published."""
-        if self.settings.loss == "published":
-            return batch
-        return batch._replace(t=worth_learning(batch.t))
 
     def _update(self) -> None:
         """Move the weights along the gradients unless these are not finite."""

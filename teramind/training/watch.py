@@ -69,8 +69,9 @@ class Watch:
     def _validation_loss(self, trainer: Trainer, network: Network) -> float:
         """Mean loss on the same windows, noise and timesteps every time."""
         assert self.validation is not None
+        batches = calibration(self.validation, BATCHES, trainer.timesteps)
         with torch.inference_mode():
-            found = [trainer.loss(network, b).item() for b in calibration(self.validation, BATCHES)]
+            found = [trainer.loss(network, batch).item() for batch in batches]
         return sum(found) / len(found)
 
     def _draw(self, sample: Sample, network: Network, step: int) -> None:
