@@ -30,6 +30,13 @@ def test_a_batch_depends_on_seed_and_step_alone(windows, tmp_path, tiny_spec):
     assert not equal(windows(0), blob_windows(tmp_path / "other", tiny_spec, seed=1)(0))
 
 
+def test_a_windows_noise_is_its_own_whatever_else_is_drawn(tmp_path, tiny_spec):
+    four, two = (blob_windows(tmp_path / str(n), tiny_spec, batch=n)(5).noise for n in (4, 2))
+    assert torch.equal(four[:2], two)
+    assert len(torch.unique(four[:, 0, 0, 0])) == 4
+    assert abs(four.mean()) < 0.05 and abs(four.std() - 1) < 0.05
+
+
 def test_a_batch_has_the_shapes_that_the_loss_takes(tmp_path, tiny_spec):
     batch = blob_windows(tmp_path, tiny_spec, batch=2)(0)
     assert batch.image.shape == batch.noise.shape == (2, 4, 64, 64)

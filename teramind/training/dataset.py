@@ -112,12 +112,16 @@ class RandomWindows(ABC, Generic[Cut]):
         """The windows of `step`, or a share of them."""
         rng = np.random.default_rng((self.seed, step))
         cuts = [self._cut(rng) for _ in range(self.batch)]
-        size = (self.spec.channels, self.size, self.size)
-        noise = rng.standard_normal((self.batch, *size), dtype=np.float32)[share]
         t = rng.integers(0, TRAINING_STEPS, self.batch)[share]
+        noise = np.stack([self._noise(step, k) for k in range(self.batch)[share]])
         parts = zip(*(self._window(cut) for cut in cuts[share]), strict=True)
         image, inside, counts = (torch.from_numpy(np.stack(part)) for part in parts)
         return Batch(image, inside, torch.from_numpy(noise), counts, torch.from_numpy(t))
+
+    def _noise(self, step: int, window: int) -> np.ndarray:
+        """Noise of one window of a step, (stain z, W, W)."""
+        rng = np.random.default_rng((self.seed, step, 1 + window))  # a last 0 would not be heard
+        return rng.standard_normal((self.spec.channels, self.size, self.size), dtype=np.float32)
 
     @abstractmethod
     def _cut(self, rng: np.random.Generator) -> Cut:
