@@ -116,10 +116,13 @@ class Stopping:
 
 
 def test_a_run_that_is_asked_to_end_saves_and_says_so(windows, tiny_spec, tmp_path):
-    trainer = Trainer(tiny_spec, Stopping(windows, 2), SETTINGS, tmp_path)
+    looks = []
+    stopping = Stopping(windows, 2)
+    trainer = Trainer(tiny_spec, stopping, SETTINGS, tmp_path, watch=looks.append)
     with pytest.raises(UserError, match=r"asked to end at step 3 of 6; all is saved"):
         trainer.run()
     assert Trainer(tiny_spec, windows, SETTINGS, tmp_path).step == 3
+    assert not looks
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -127,13 +130,14 @@ def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=3)
     whole = Trainer(tiny_spec, windows, settings, tmp_path / "whole")
     whole.run()
-    limited, jobs = dataclasses.replace(settings, minutes=1e-9), 0
+    limited, jobs, looks = dataclasses.replace(settings, minutes=1e-9), 0, []
     while True:
-        trainer = Trainer(tiny_spec, windows, limited, tmp_path / "parts")
+        trainer = Trainer(tiny_spec, windows, limited, tmp_path / "parts", watch=looks.append)
         trainer.run()
         jobs += 1
         if trainer.finished:
             break
+    assert [trainer.step for trainer in looks] == [1, 2, 3]
     assert jobs == 3
     np.testing.assert_allclose(trainer.losses, whole.losses, rtol=1e-6)
 

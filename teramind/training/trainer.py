@@ -55,7 +55,8 @@ class Trainer:
         start: network whose weights to start from; by default those of `teramind.training.start`.
         files: what tells the data set from others beside some of its windows; see `sizes_digest`.
         team: the processes that train together.
-        watch: called by the first process whenever a state is about to be saved.
+        watch: called by the first process whenever a state is about to be saved, unless the job is
+            asked to end.
     """
 
     def __init__(
@@ -130,9 +131,9 @@ class Trainer:
                 if now - saved > 60 * self.settings.save_minutes and not self.finished:
                     self._look_and_save()
                     saved = now
-            if self.finished:
+            if self.finished or not end.asked:
                 self._look_and_save()
-            elif self.team.leads:
+            elif self.team.leads:  # who asks to end soon kills
                 self.save()
             self.team.wait()
             if end.asked and not self.finished:

@@ -1,4 +1,7 @@
-"""What is looked at whenever training saves: losses, the validation loss, and a piece of tissue."""
+"""What is looked at when training saves: losses, the validation loss, and a piece of tissue.
+
+Only a job that is asked to end saves without a look.
+"""
 
 from __future__ import annotations
 
