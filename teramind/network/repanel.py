@@ -19,7 +19,9 @@ def repanel(network: Network, panel: tuple[str, ...]) -> Network:
 
     What a gene's weights are: its rows and columns in every weight whose size follows the number
     of genes; gene features come last where they stand beside image features. New genes start with
-    random weights of their own, and nothing that was there listens to them yet.
+    random weights of their own, and weights of what was there do not read them yet. What is taken
+    over all genes or channels they change nevertheless: the softmax of the gene attention and the
+    norms of maps that hold gene features. So do genes that are left out.
 
     Args:
         network: whose spec names its genes.
