@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 from teramind.config import Config
 from teramind.schedule import MEMORY_PLANES
@@ -37,6 +38,12 @@ def _state_megabytes(config: Config, edge: int) -> int:
     return math.ceil(4e-6 * channels * edge**2)
 
 
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where a container finds its limit in bytes, if it has one."""
+
+
 def megabytes_here() -> int:
-    """Memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+    """Memory of this machine, or what of it may be used."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    return min(found, int(limit) if limit.isdigit() else found) // 1_000_000

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_geometry import layouts
 from workflow_project import ROOT, config_with
 
+from teramind import job_memory
 from teramind.__main__ import main
 from teramind.config import parse_config
 from teramind.config.reading import read_config
@@ -181,3 +182,11 @@ def test_the_plan_warns_of_jobs_that_ask_for_too_little(memory_mb, gpus, warned)
         enlarged = parse_config(values | {"region": "all"})
         most = max(slab_job_megabytes(enlarged, phase) for phase in range(3))
         assert plan.job_bytes <= 1e6 * most
+
+
+def test_the_memory_of_a_machine_ends_at_the_limit_of_its_container(monkeypatch, tmp_path):
+    monkeypatch.setattr(job_memory, "LIMIT", tmp_path / "memory.max")
+    whole = job_memory.megabytes_here()
+    for limit, expected in (("2000000\n", 2), ("max\n", whole), (f"{10**18}\n", whole)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert job_memory.megabytes_here() == expected
