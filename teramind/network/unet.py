@@ -231,7 +231,10 @@ class Network(nn.Module):
         cols: int | None = None,
         aligned: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Noise estimate on a plane of patches, row-major.
+        """Noise estimate on a plane of patches, row-major, by the plain modules.
+
+        The published function in one call. Training and inference have ways of their own; the
+        goldens, and that those ways agree, are checked with this one.
 
         Args:
             state: (rows cols, stain z, P, P), noisy aligned patches.

@@ -66,7 +66,7 @@ def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | No
     if asked.start is None:
         return None
     named = read_panel(asked.start_panel) if asked.start_panel else ()
-    network = load_network(asked.start, panel=tuple(named)).requires_grad_(True)
+    network = load_network(asked.start, panel=tuple(named))
     spec = network.spec
     wanted: dict[str, Any] = {"patch": config.network.patch, "sections": config.network.sections}
     wanted |= {"stains": tuple(config.network.stains)}
@@ -77,7 +77,7 @@ def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | No
                 f"train.start: {asked.start} has {key} {getattr(spec, key)}, the config {value}"
             )
     torch.manual_seed(asked.seed)  # of the weights of new genes
-    return repanel(network, panel).requires_grad_(True)
+    return repanel(network, panel)
 
 
 def _spec(
