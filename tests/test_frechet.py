@@ -104,10 +104,17 @@ def test_the_halves_are_different_places_beside_each_other():
     assert all({(z, r.y, r.x + 128), (z, r.y, r.x - 128)} & neighbours for z, r in first)
 
 
-def test_large_areas_are_sampled_evenly_and_in_pairs():
-    tiles = tiles_of(Rect(0, 0, 20000, 20000), sections=3)
-    assert MOST_TILES / 2 < len(tiles) <= MOST_TILES
-    assert {section for section, _ in tiles} == {0, 1, 2}
+def test_large_areas_are_sampled_everywhere_alike_and_in_pairs():
+    """Also where rows hold a power of two of tiles."""
+    tiles = tiles_of(Rect(0, 0, 8192, 2048), sections=16)
+    assert len(tiles) == len(set(tiles)) == MOST_TILES
+    pairs = zip(tiles[::2], tiles[1::2], strict=True)
+    assert all(z == other and a.y == b.y for (z, a), (other, b) in pairs)
+    sections, places = zip(*tiles, strict=True)
+    for which, number in ((sections, 16), ([r.x for r in places], 16), ([r.y for r in places], 64)):
+        times = np.unique(which, return_counts=True)[1]
+        assert len(times) == number
+        assert times.min() > MOST_TILES / number / 2
 
 
 def test_features_come_in_the_order_of_the_images():

@@ -111,7 +111,7 @@ def tiles_of(area: Rect, sections: int) -> list[tuple[int, Rect]]:
     """Whole tiles of every section as (section, rectangle), in an order that mixes places.
 
     Neighbours in a row, in a column and along z fall into different halves. Of more than
-    `MOST_TILES` an even selection.
+    `MOST_TILES` pairs are drawn (seeded): every so many-th would hit the same columns in each row.
     """
     places = [rect for rect in blocks_of(area, TILE) if rect.height == rect.width == TILE]
     halves: tuple[list[tuple[int, Rect]], list[tuple[int, Rect]]] = ([], [])
@@ -119,9 +119,9 @@ def tiles_of(area: Rect, sections: int) -> list[tuple[int, Rect]]:
         for rect in places:
             step = (rect.y - area.y) // TILE + (rect.x - area.x) // TILE + section
             halves[step % 2].append((section, rect))
-    paired = [tile for pair in zip(*halves, strict=False) for tile in pair]
-    stride = max(-(-len(paired) // MOST_TILES), 1)
-    return [tile for k in range(0, len(paired) - 1, 2 * stride) for tile in paired[k : k + 2]]
+    pairs = list(zip(*halves, strict=False))
+    drawn = np.random.default_rng(0).permutation(len(pairs))[: MOST_TILES // 2]
+    return [tile for k in sorted(drawn) for tile in pairs[k]]
 
 
 def features_of(features: Features, images: Iterator[NDArray[np.uint8]]) -> NDArray[np.floating]:
