@@ -124,6 +124,13 @@ def test_a_wave_has_its_power_in_its_band():
     assert power[1] > 0.95 * power.sum()  # 4 to 8 um
 
 
+def test_power_does_not_depend_on_the_direction():
+    """Stripes along y and along x, which a half of the plane of frequencies counts unequally."""
+    stripes = np.random.default_rng(9).integers(0, 256, BLOCK)[:, None].repeat(BLOCK, 1)
+    for image in (stripes, stripes + texture(9, (BLOCK, BLOCK))):
+        np.testing.assert_allclose(spectrum_sums(image, 0.5), spectrum_sums(image.T, 0.5))
+
+
 def disc_field(middles_um, *, radius_um=4.0, pixel=0.5, shape=(200, 240), grey=180):
     y, x = (np.indices(shape) + 0.5) * pixel
     image = np.full(shape, 10, np.uint8)

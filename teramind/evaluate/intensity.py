@@ -49,9 +49,9 @@ def spectrum_sums(image: NDArray[Any], pixel_size_um: float) -> Sums:
     edge = len(image)
     window = np.hanning(edge)
     centred = (image - image.mean()) * window[:, None] * window
-    power = np.abs(np.fft.rfft2(centred)) ** 2
-    down, across = np.fft.fftfreq(edge, pixel_size_um), np.fft.rfftfreq(edge, pixel_size_um)
-    frequency = np.hypot(down[:, None], across)
+    power = np.abs(np.fft.fft2(centred)) ** 2
+    along = np.fft.fftfreq(edge, pixel_size_um)
+    frequency = np.hypot(along[:, None], along)
     edges = 1 / np.array(BANDS_UM)
     return np.array(
         [power[(frequency <= high) & (frequency > low)].sum() for high, low in pairwise(edges)]
