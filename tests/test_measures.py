@@ -187,7 +187,7 @@ def test_f1_counts_what_is_missing_and_what_is_too_many():
 
 def ratio_of(image, edge=32, origin=(0, 0), patch=32):
     whole = Rect(0, 0, *image.shape)
-    return border_ratio(border_sums(image, whole, edge=edge, origin=origin, patch=patch))
+    return border_ratio(border_sums(image, whole, whole, edge=edge, origin=origin, patch=patch))
 
 
 def test_borders_that_are_not_there_do_not_show():
@@ -205,8 +205,19 @@ def test_a_step_has_the_energy_of_its_height():
     image = np.zeros((64, 64), np.uint8)
     image[:, 32:] = 10
     whole = Rect(0, 0, 64, 64)
-    across, crossings, inside, _ = border_sums(image, whole, edge=32, origin=(0, 0), patch=32)
+    cells = {"edge": 32, "origin": (0, 0), "patch": 32}
+    across, crossings, inside, _ = border_sums(image, whole, whole, **cells)
     assert across == 64 * 100 and crossings == 64 + 64 and inside == 0
+
+
+@pytest.mark.parametrize("name", ["patch_border_ratio", "slab_border_ratio"])
+def test_every_step_counts_once_whatever_the_tiles(name, monkeypatch):
+    whole, scene = fine_scene(texture(12, (320, 288)))
+    found = []
+    for tile in (64, 1024):
+        monkeypatch.setattr("teramind.evaluate.measure.TILE", tile)
+        found.append({m.measure: m.value for m in scene.measures(whole)}[name])
+    assert found[0] == found[1]
 
 
 def test_borders_of_patches_do_not_hide_those_of_slabs():

@@ -198,7 +198,7 @@ def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
                 for block in blocks_of(tile, min(4 * edge, TILE)):
                     rect = _with_lead(block, read)
                     cut = pixels[rect.within(read)]
-                    sums = border_sums(cut, rect, edge=edge, origin=origin, patch=patch)
+                    sums = border_sums(cut, rect, block, edge=edge, origin=origin, patch=patch)
                     tally.add((subject, kind), block, sums)
     for (subject, kind), found in tally.estimates(border_ratio):
         yield Measure(subject, f"{kind}_border_ratio", np.nan, *found)
