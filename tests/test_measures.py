@@ -276,6 +276,20 @@ def test_parts_are_wider_than_texture_however_small_the_pixels():
     assert width == pytest.approx(2 * 1.96 * np.std([m.value for m in found]), rel=0.3)
 
 
+def test_a_correlation_knows_the_area_that_is_judged_alone():
+    """Tissue around a holdout is what the network learned from; smoothing must not read it."""
+    real, unlike, judged = texture(1), texture(2), Rect(64, 64, 128, 128)
+    made = real.copy()
+    inside = judged.within(Rect(0, 0, *real.shape))
+    made[inside] = unlike[inside]
+    found = {}
+    for name, image in (("learned around it", made), ("unlike everywhere", unlike)):
+        _, scene = fine_scene(image, real, pixel_size_um=0.8)
+        correlations = (m for m in scene.measures(judged) if m.measure == "correlation")
+        found[name] = {m.scale_um: m.value for m in correlations}
+    assert found["learned around it"] == found["unlike everywhere"]
+
+
 def test_small_pixels_are_averaged_before_smoothing_and_it_does_not_show():
     rng = np.random.default_rng(5)
     shared, *own = (gaussian_filter(rng.standard_normal((700, 530)), 12) for _ in range(3))

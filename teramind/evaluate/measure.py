@@ -101,8 +101,8 @@ class Scene:
             yield from _nuclei(self, area)
 
 
-def _grown(tile: Rect, margin_um: float, scene: Scene) -> Rect:
-    return tile.grown(math.ceil(margin_um / scene.pixel_size_um)).cut(scene.whole)
+def _grown(tile: Rect, margin_um: float, pixel_size_um: float, within: Rect) -> Rect:
+    return tile.grown(math.ceil(margin_um / pixel_size_um)).cut(within)
 
 
 def _grey(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -130,7 +130,10 @@ def coarse_rect(rect: Rect, step: int) -> Rect:
 
 
 def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
-    """In pixels of a quarter of the narrowest smoothing, or as they are where they are larger."""
+    """In pixels of a quarter of the narrowest smoothing, or as they are where they are larger.
+
+    Nothing beyond the area is read: around a holdout lies what the network learned from.
+    """
     finer = min(SCALES_UM) / (4 * fine.pixel_size_um)
     step = 1 << int(math.log2(max(finer, 1)))  # a power of two, which divides a tile
     scene, area = fine.coarser(step), coarse_rect(area, step)
@@ -138,11 +141,11 @@ def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
     assert target is not None
     tallies = {scale: Tally[str](area, max(APART * scale, PART_UM) / pixel) for scale in SCALES_UM}
     for tile in blocks_of(area, TILE):
-        around = _grown(tile, REACH * max(SCALES_UM), scene)
+        around = _grown(tile, REACH * max(SCALES_UM), pixel, area)
         real = target(around)
         made = {name: image(around) for name, image in scene.subjects.items()}
         for scale in SCALES_UM:
-            near, sigma = _grown(tile, REACH * scale, scene), scale / pixel
+            near, sigma = _grown(tile, REACH * scale, pixel, area), scale / pixel
             cut = near.within(around)
             wanted = smooth(real[cut], sigma)
             for name, pixels in made.items():
@@ -215,7 +218,7 @@ def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
     tally = Tally[tuple[str, str]](area, PART_UM / scene.pixel_size_um)
     pixel = scene.pixel_size_um
     for tile in blocks_of(area, TILE):
-        around = _grown(tile, NEAR_UM, scene)
+        around = _grown(tile, NEAR_UM, pixel, scene.whole)
         found = {
             name: scene.finder(_grey(image(around)), threshold=thresholds[name])
             for name, image in images.items()

@@ -12,7 +12,7 @@ SUMMARY_SCALE_UM = 5.0
 
 NOTES = {
     "correlation": "Pearson r of two images after Gaussian smoothing (standard deviation "
-    "scale_um); empty where one of the two is constant.",
+    "scale_um) of the area's own pixels; empty where one of the two is constant.",
     "density": "Molecules of all genes per bin of 16 x 16 pixels, the same value on every pixel of "
     "a bin. It knows positions to a bin only: the raster holds no finer ones.",
     "regression": "Grey level as a linear function of a bin's counts of every gene, fitted on all "
