@@ -1,5 +1,8 @@
 """Each measure gives the known answer on images made for the purpose."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +22,8 @@ from teramind.evaluate.intensity import (
 from teramind.evaluate.measure import Lattice, Scene
 from teramind.evaluate.nuclei import (
     MATCH_UM,
-    f1,
+    Nuclei,
+    census,
     find_nuclei,
     matched,
     nearest_neighbours_um,
@@ -167,11 +171,35 @@ def test_specks_and_empty_images_hold_no_nuclei():
     assert not len(found_in(np.full((50, 50), 90, np.uint8)).middles)
 
 
+def nuclei_at(middles):
+    middles = np.array(middles, float).reshape(-1, 2)
+    return Nuclei(middles, np.ones(len(middles)), np.ones(len(middles)))
+
+
+JUDGED = Rect(0, 0, 100, 120)
+
+
+def f1_sums(made, real, *, area=JUDGED, edge=8):
+    """Nuclei in pairs and all of them, block by block, with pixels of 1 um."""
+    blocks = census(nuclei_at(made), nuclei_at(real), area=area, edge=edge, pixel_size_um=1.0)
+    return np.array([sums["f1"] for _, sums in blocks])
+
+
+def f1(made, real):
+    return ratio(f1_sums(made, real).sum(0))
+
+
 @pytest.mark.parametrize(("shift", "score"), [(0.0, 1.0), (3.0, 1.0), (MATCH_UM + 0.5, 0.0)])
 def test_f1_tells_shifted_nuclei_by_the_distance(shift, score):
-    partners = matched(GRID + np.array([0, shift]), GRID)
-    pairs = (partners >= 0).sum()
-    assert f1(np.array([pairs, len(GRID), len(GRID)])) == score
+    assert f1(GRID + np.array([0, shift]), GRID) == score
+
+
+def test_shuffled_nuclei_are_found_by_chance_alone():
+    """A real one has a partner where one of those strewn at random lies within 4 um."""
+    rng = np.random.default_rng(0)
+    shuffled = [rng.random((len(GRID), 2)) * (100, 120) for _ in range(20)]
+    chance = 1 - (1 - np.pi * MATCH_UM**2 / (100 * 120)) ** len(GRID)
+    assert np.mean([f1(made, GRID) for made in shuffled]) == pytest.approx(chance, rel=0.2)
 
 
 def test_a_real_nucleus_is_matched_once():
@@ -182,7 +210,29 @@ def test_a_real_nucleus_is_matched_once():
 
 
 def test_f1_counts_what_is_missing_and_what_is_too_many():
-    assert f1(np.array([6, 8, 12])) == pytest.approx(2 * 0.75 * 0.5 / (0.75 + 0.5))
+    made = np.concatenate([GRID[:6], GRID[6:8] + 7])
+    assert f1(made, GRID[:12]) == pytest.approx(2 * 0.75 * 0.5 / (0.75 + 0.5))
+
+
+POINTS = st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), max_size=12)
+
+
+@given(made=POINTS, real=POINTS, edge=st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_no_block_holds_more_nuclei_in_pairs_than_nuclei(made, real, edge):
+    area = Rect(5, 5, 30, 30)
+    sums = f1_sums(made, real, area=area, edge=edge)
+    swapped = f1_sums(real, made, area=area, edge=edge)
+    assert (sums[:, 0] <= sums[:, 1]).all()
+    assert (sums[:, 1] == swapped[:, 1]).all()
+    assert sums[:, 0].sum() == swapped[:, 0].sum() and sums[:, 0].sum() % 2 == 0
+
+
+def test_partners_on_either_side_of_an_edge_are_counted_where_they_lie():
+    across_a_block = f1_sums([(9.5, 4)], [(10.5, 4)], area=Rect(0, 0, 20, 10), edge=10)
+    assert across_a_block.tolist() == [[1, 1], [1, 1]]
+    beyond_the_area = f1_sums([(9.5, 4)], [(10.5, 4)], area=Rect(0, 0, 10, 10), edge=10)
+    assert beyond_the_area.tolist() == [[0, 1]]
 
 
 def ratio_of(image, edge=32, origin=(0, 0), patch=32):
@@ -306,6 +356,25 @@ def test_every_band_of_wavelengths_has_a_power_however_small_the_pixels():
     whole, scene = fine_scene(image, image)
     found = [m.value for m in scene.measures(whole) if m.measure == "log10_power_ratio"]
     assert found == [0.0] * (len(BANDS_UM) - 1)
+
+
+def nuclear_measures(made, real, area=None):
+    whole, scene = fine_scene(made, real, pixel_size_um=0.5)
+    scene = replace(scene, stain="DAPI", finder=partial(find_nuclei, pixel_size_um=0.5))
+    found = [m for m in scene.measures(area or whole) if m.measure.startswith("nuclei")]
+    return {(m.subject, m.measure): m.value for m in found}
+
+
+def test_tiles_do_not_change_the_nuclei(monkeypatch):
+    """Also where nuclei and their partners lie on the edges of tiles."""
+    rng = np.random.default_rng(3)
+    made, real = (disc_field(GRID + rng.uniform(-3, 3, GRID.shape)) for _ in range(2))
+    areas = None, Rect(30, 20, 111, 130)
+    whole = [nuclear_measures(made, real, area) for area in areas]
+    monkeypatch.setattr("teramind.evaluate.measure.TILE", 64)
+    for area, found in zip(areas, whole, strict=True):
+        assert nuclear_measures(made, real, area) == pytest.approx(found)
+        assert 0.3 < found["generated", "nuclei_f1"] < 1
 
 
 def test_few_parts_have_no_interval():

@@ -22,7 +22,7 @@ from teramind.evaluate.intensity import (
     spectrum_sums,
     wasserstein,
 )
-from teramind.evaluate.nuclei import NEAR_UM, Census, Finder, f1, otsu
+from teramind.evaluate.nuclei import NEAR_UM, Finder, Nuclei, census, inside, otsu
 from teramind.evaluate.structure import REACH, correlation, pair_sums, smooth
 from teramind.geometry import Rect
 
@@ -213,30 +213,31 @@ def _with_lead(rect: Rect, area: Rect) -> Rect:
 
 
 def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
-    images = {**scene.images, **scene.subjects}
-    thresholds = {name: _threshold(image, area) for name, image in images.items()}
-    tally = Tally[tuple[str, str]](area, PART_UM / scene.pixel_size_um)
     pixel = scene.pixel_size_um
-    for tile in blocks_of(area, TILE):
-        around = _grown(tile, NEAR_UM, pixel, scene.whole)
-        found = {
-            name: scene.finder(_grey(image(around)), threshold=thresholds[name])
-            for name, image in images.items()
-        }
-        for subject, nuclei in found.items():
-            census = Census(nuclei, found.get("real"))
-            for block in blocks_of(tile, 2 * BLOCK):
-                low = np.array([block.y - around.y, block.x - around.x]) * pixel
-                size = np.array([block.height, block.width]) * pixel
-                for name, sums in census.sums(low, low + size).items():
-                    tally.add((subject, name), block, sums)
+    tally = Tally[tuple[str, str]](area, PART_UM / pixel)
+    images = {**scene.images, **scene.subjects}
+    found = {name: _nuclei_of(scene, image, area) for name, image in images.items()}
+    for subject, nuclei in found.items():
+        blocks = census(nuclei, found.get("real"), area=area, edge=2 * BLOCK, pixel_size_um=pixel)
+        for block, sums in blocks:
+            for name, pair in sums.items():
+                tally.add((subject, name), block, pair)
     for subject in images:
-        for name in ("per_mm2", "diameter_um", "grey", "nearest_um"):
-            yield Measure(
-                subject, f"nuclei_{name}", np.nan, *tally.estimate((subject, name), ratio)
-            )
-        if scene.real is not None and subject != "real":
-            yield Measure(subject, "nuclei_f1", np.nan, *tally.estimate((subject, "f1"), f1))
+        for name in ("per_mm2", "diameter_um", "grey", "nearest_um", "f1"):
+            if name != "f1" or (scene.real is not None and subject != "real"):
+                estimate = tally.estimate((subject, name), ratio)
+                yield Measure(subject, f"nuclei_{name}", np.nan, *estimate)
+
+
+def _nuclei_of(scene: Scene, image: Image, area: Rect) -> Nuclei:
+    """Nuclei in and around an area, each found in the tile of its middle and seen whole."""
+    pixel, threshold, parts = scene.pixel_size_um, _threshold(image, area), []
+    for tile in blocks_of(_grown(area, NEAR_UM, pixel, scene.whole), TILE):
+        around = _grown(tile, NEAR_UM, pixel, scene.whole)
+        nuclei = scene.finder(_grey(image(around)), threshold=threshold)
+        nuclei = nuclei.moved(np.array([around.y, around.x]) * pixel)
+        parts.append(nuclei.chosen(inside(nuclei.middles, tile, pixel)))
+    return Nuclei(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 def _threshold(image: Image, area: Rect) -> float:

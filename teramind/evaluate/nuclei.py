@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +11,9 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
+
+from teramind.evaluate.blocks import blocks_of
+from teramind.geometry import Rect
 
 Floats = NDArray[np.float64]
 
@@ -25,9 +29,8 @@ LEAST_UM2 = 8.0
 MATCH_UM = 4.0
 """Distance within which two nuclei are the same."""
 
-
 NEAR_UM = 30.0
-"""How far beyond a tile nuclei are found: a nucleus and its nearest neighbour fit in."""
+"""How far around a rectangle one looks: a nucleus and its nearest neighbour fit in."""
 
 
 class Nuclei(NamedTuple):
@@ -36,6 +39,14 @@ class Nuclei(NamedTuple):
     middles: Floats
     diameters: Floats
     greys: Floats
+
+    def moved(self, by_um: Floats) -> Nuclei:
+        """The same somewhere else."""
+        return self._replace(middles=self.middles + by_um)
+
+    def chosen(self, which: NDArray[np.bool_]) -> Nuclei:
+        """Some of them."""
+        return Nuclei(*(values[which] for values in self))
 
 
 class Finder(Protocol):
@@ -123,35 +134,59 @@ def matched(made: Floats, real: Floats) -> NDArray[np.intp]:
     return np.asarray(maximum_bipartite_matching(graph.tocsr(), perm_type="column"))
 
 
-class Census:
-    """Nuclei of one image beside the real ones, to be summed over rectangles."""
-
-    def __init__(self, nuclei: Nuclei, real: Nuclei | None) -> None:
-        self._nuclei, self._real = nuclei, np.empty((0, 2)) if real is None else real.middles
-        self._nearest = nearest_neighbours_um(nuclei.middles)
-        self._found = matched(nuclei.middles, self._real) >= 0
-
-    def sums(self, low: Floats, high: Floats) -> dict[str, Floats]:
-        """Sums for `ratio` (for `f1` those it takes) of nuclei with middles in [low, high) um."""
-        here = _between(self._nuclei.middles, low, high)
-        number, apart = here.sum(), self._nearest[here]
-        apart = apart[np.isfinite(apart)]
-        real = _between(self._real, low, high).sum()
-        sums = {
-            "per_mm2": (number, np.prod(high - low) / 1e6),
-            "diameter_um": (self._nuclei.diameters[here].sum(), number),
-            "grey": (self._nuclei.greys[here].sum(), number),
-            "nearest_um": (apart.sum(), len(apart)),
-            "f1": (self._found[here].sum(), number, real),
-        }
-        return {name: np.array(values, float) for name, values in sums.items()}
+def inside(middles: Floats, rect: Rect, pixel_size_um: float) -> NDArray[np.bool_]:
+    """Which middles (n, 2) in um lie in a rectangle of the plane."""
+    pixels = middles / pixel_size_um - (rect.y, rect.x)
+    return np.asarray(((pixels >= 0) & (pixels < (rect.height, rect.width))).all(1))
 
 
-def _between(middles: Floats, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    return np.asarray(((middles >= low) & (middles < high)).all(1))
+def census(
+    nuclei: Nuclei, real: Nuclei | None, *, area: Rect, edge: int, pixel_size_um: float
+) -> Iterator[tuple[Rect, dict[str, Floats]]]:
+    """Nuclei of an image beside the real ones, block by block.
+
+    Args:
+        nuclei: of the image, and those around `area`, where the nearest one may lie.
+        real: of the real image; None where there is none.
+        area: what is judged, in pixels; pairs are made of the nuclei in it.
+        edge: of a block in pixels.
+        pixel_size_um: edge of a pixel.
+
+    Yields:
+        Each block and the sums for `ratio` of what lies in it. Those of "f1" are the nuclei of
+        both images that have a partner, and all of them.
+    """
+    here = inside(nuclei.middles, area, pixel_size_um)
+    made, others = nuclei.middles[here], np.empty((0, 2))
+    if real is not None:
+        others = real.middles[inside(real.middles, area, pixel_size_um)]
+    partners = matched(made, others)
+    paired = partners >= 0
+    nearest = nearest_neighbours_um(nuclei.middles)[here]
+    known = np.isfinite(nearest)
+    blocks = list(blocks_of(area, edge))
+    at, at_real = (_block_of(points, area, edge, pixel_size_um) for points in (made, others))
+
+    def summed(places: NDArray[np.intp], values: Floats | None = None) -> NDArray[Any]:
+        return np.bincount(places, values, minlength=len(blocks))
+
+    number = summed(at)
+    sums = {
+        "per_mm2": (number, [b.height * b.width * pixel_size_um**2 / 1e6 for b in blocks]),
+        "diameter_um": (summed(at, nuclei.diameters[here]), number),
+        "grey": (summed(at, nuclei.greys[here]), number),
+        "nearest_um": (summed(at[known], nearest[known]), summed(at[known])),
+        "f1": (
+            summed(at[paired]) + summed(at_real[partners[paired]]),
+            number + summed(at_real),
+        ),
+    }
+    by_block = {name: np.stack(pair, 1).astype(float) for name, pair in sums.items()}
+    for k, block in enumerate(blocks):
+        yield block, {name: values[k] for name, values in by_block.items()}
 
 
-def f1(sums: NDArray[Any]) -> float:
-    """Detection F1 from (matched, made, real)."""
-    pairs, made, real = sums
-    return float(2 * pairs / (made + real)) if made + real else float("nan")
+def _block_of(middles: Floats, area: Rect, edge: int, pixel_size_um: float) -> NDArray[np.intp]:
+    """Number of the block in which each middle lies, row by row."""
+    rows, columns = ((middles / pixel_size_um - (area.y, area.x)) // edge).astype(np.intp).T
+    return np.asarray(rows * -(-area.width // edge) + columns)

@@ -27,8 +27,8 @@ NOTES = {
     "frechet": "Squared Frechet distance of the features of tiles of 128 pixels, covariances "
     "shrunk, all sections together. Generated: generated tiles from real ones of other places; "
     "real: the floor, real tiles from those same real ones. parts: tiles on either side.",
-    "nuclei": "Otsu threshold of each image and watershed, or Cellpose; f1 counts nuclei within "
-    "4 um of a real one as found.",
+    "nuclei": "Otsu threshold of each image and watershed, or Cellpose; f1: as many pairs as "
+    "possible of a nucleus and a real one within 4 um, both in the area; nuclei in pairs over all.",
     "whole": "The part of the plane that volume and reference share, background and training area "
     "included. Only the holdout was kept from training.",
 }
