@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr
 
-from teramind.evaluate.blocks import BLOCK, MOST_PARTS, Tally, blocks_of, estimate, ratio
+from teramind.evaluate.blocks import BLOCK, ENOUGH_PARTS, Tally, blocks_of, estimate, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
@@ -73,8 +74,24 @@ def test_a_tally_keeps_every_block_in_a_bounded_number_of_parts(height, width):
         tally.add("pixels", block, np.array([block.height * block.width, 1.0]))
     total = tally.estimate("pixels", lambda sums: sums[0])
     assert total.value == height * width
-    assert 1 <= total.parts <= MOST_PARTS
+    assert min(len(list(blocks_of(area))), ENOUGH_PARTS) <= total.parts < 4 * ENOUGH_PARTS
     assert tally.estimate("nothing", ratio).parts == 0
+
+
+@pytest.mark.parametrize("sigma_um", [5, 20])
+def test_the_interval_of_a_mean_is_as_wide_as_chance_where_texture_is_wide(sigma_um):
+    """Of a plane of 1.6 x 1.6 mm, whose smallest parts are 25 um wide; cells of 16 pixels."""
+    area, cell, found = Rect(0, 0, 4096, 4096), 16, []
+    for seed in range(30):
+        grain = np.random.default_rng(seed).standard_normal((256, 256))
+        field = gaussian_filter(grain, sigma_um / (cell * 0.4), mode="wrap")
+        tally = Tally[str](area, 25 / 0.4)
+        for block in blocks_of(area):
+            cut = field[Rect(*(edge // cell for edge in block)).within(Rect(0, 0, 256, 256))]
+            tally.add("grey", block, np.array([cut.sum(), cut.size]))
+        found.append(tally.estimate("grey", ratio))
+    width = np.mean([one.high - one.low for one in found])
+    assert width == pytest.approx(2 * 1.96 * np.std([one.value for one in found]), rel=0.3)
 
 
 def test_correlation_of_summed_blocks_is_pearsons():
@@ -294,7 +311,7 @@ def test_the_interval_of_a_correlation_is_as_wide_as_chance():
             finder=find_nuclei,
             lattice=Lattice(32, 256, (0, 0)),
         )
-        found += [m for m in scene.measures(whole) if m.measure == "correlation"]
+        found += takewhile(lambda m: m.measure == "correlation", scene.measures(whole))
     for scale in (2.0, 5.0, 10.0):
         these = [m for m in found if m.scale_um == scale]
         width = np.mean([m.high - m.low for m in these])
@@ -321,7 +338,7 @@ def test_parts_are_wider_than_texture_however_small_the_pixels():
     for seed in range(30):
         blobs = texture(seed, sigma=3.75).repeat(8, 0).repeat(8, 1)
         whole, scene = fine_scene(blobs)
-        found += [m for m in scene.measures(whole) if m.measure == "grey_mean"]
+        found.append(next(m for m in scene.measures(whole) if m.measure == "grey_mean"))
     width = np.mean([m.high - m.low for m in found])
     assert width == pytest.approx(2 * 1.96 * np.std([m.value for m in found]), rel=0.3)
 

@@ -2,8 +2,10 @@
 
 Every measure here is computed from sums that add up over blocks of the plane: an area of any size
 is read block by block, and drawing its parts again with replacement gives an interval
-(B. Efron, Annals of Statistics 7, 1979). The parts are wider than the images' texture, and wide
-against any smoothing, so that neighbouring ones count as independent.
+(B. Efron, Annals of Statistics 7, 1979). That takes the parts for independent, so they are wide
+against any smoothing and as large as leaves enough of them. Tissue that changes over a part's width
+or more makes the interval too narrow all the same: it knows of chance within the area, not of
+other animals.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ BLOCK = 64
 PART_UM = 25.0
 """Smallest edge of a part: several nuclei, or two wavelengths of the images' texture."""
 
-MOST_PARTS = 1024
-"""Parts of an area at most: this bounds the memory, whatever the area."""
+ENOUGH_PARTS = 30
+"""With as many, larger parts are worth more than more of them. At most four times as many are
+kept, which bounds the memory, whatever the area."""
 
 FEWEST_PARTS = 16
 """With fewer, drawing them again says nothing of chance."""
@@ -91,9 +94,9 @@ class Tally(Generic[Key]):
 
 
 def _part_edge(area: Rect, least: float) -> int:
-    """The smallest doubling of a block from `least` on of which an area holds `MOST_PARTS`."""
+    """The largest doubling of a block, from `least` on, that leaves `ENOUGH_PARTS` of an area."""
     edge = doubled_block(least)
-    while -(-area.height // edge) * -(-area.width // edge) > MOST_PARTS:
+    while -(-area.height // (2 * edge)) * -(-area.width // (2 * edge)) >= ENOUGH_PARTS:
         edge *= 2
     return edge
 

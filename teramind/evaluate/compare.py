@@ -63,7 +63,7 @@ def evaluate_section(
     Without real images: its grey levels, nuclei and borders alone.
 
     Memory: a tile of 1024 pixels and 80 um around it in some ten float32 copies, about 70 MiB
-    measured on 2048 x 2048 pixels; sums over at most 1024 parts of an area; 32 bytes for each
+    measured on 2048 x 2048 pixels; sums over some hundred parts of an area; 32 bytes for each
     nucleus of each subject.
 
     Args:
