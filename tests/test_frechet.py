@@ -139,6 +139,20 @@ def network():
     return feature_network(EFFICIENTNET)
 
 
+SLOPE = np.add.outer(3 * np.arange(128), 5 * np.arange(128)).astype(np.uint8)
+
+EFFICIENTNET_MEANS = (
+    *(0.351458, 0.145912, 0.196479, 0.232914, 0.156893, 0.352939, 0.314081, 0.145375),
+    *(0.288874, 0.166889, 0.212827, 0.366355, 0.254751, 0.343318, 0.226279, 0.150985),
+)
+"""Means of 80 features each of `SLOPE` by the package efficientnet-lite-pytorch 0.1.0."""
+
+
+def test_efficientnet_is_that_of_another_package(network):
+    means = network(SLOPE[None]).reshape(16, 80).mean(1)
+    np.testing.assert_allclose(means, EFFICIENTNET_MEANS, rtol=1e-3)
+
+
 def test_blurred_images_are_farther_than_the_floor(network):
     real, same, blurred = (network(blobs(*of)) for of in ((0, 0), (1, 0), (1, 4)))
     assert real.shape == (16, 1280)
@@ -154,7 +168,7 @@ def test_shuffled_pixels_are_far_from_the_images_they_come_from(network):
 
 
 def inception_weights():
-    """Weights of the right names and shapes: small kernels at random, norms that do nothing."""
+    """Weights of the right names and shapes, at random."""
     widths = {
         "Conv2d_1a_3x3": (3, 32, 3, 3),
         "Conv2d_2a_3x3": (32, 32, 3, 3),
@@ -211,21 +225,29 @@ def inception_weights():
             f"Mixed_{name}.branch3x3dbl_3b": (384, 384, 3, 1),
             f"Mixed_{name}.branch_pool": (n, 192, 1, 1),
         }
-    weights = {}
-    generator = torch.Generator().manual_seed(0)
+    weights, rng = {}, np.random.default_rng(0)
     for name, (into, out, *kernel) in widths.items():
-        size = (into * kernel[0] * kernel[1]) ** -0.5
-        weights[f"{name}.conv.weight"] = size * torch.randn(out, into, *kernel, generator=generator)
-        for part, value in (("running_mean", 0), ("running_var", 1), ("weight", 2), ("bias", 0)):
-            weights[f"{name}.bn.{part}"] = torch.full((out,), float(value))
+        size = (into * kernel[0] * kernel[1] / 12) ** -0.5
+        made = {"conv.weight": size * (rng.random((out, into, *kernel)) - 0.5)}
+        least = {"running_mean": -0.5, "running_var": 0.5, "weight": 1.0, "bias": -0.5}
+        made |= {f"bn.{part}": value + rng.random(out) for part, value in least.items()}
+        weights |= {f"{name}.{part}": torch.from_numpy(v).float() for part, v in made.items()}
     return weights
 
 
-def test_inception_is_read_from_a_state_dict(tmp_path):
+INCEPTION_FEATURES = (
+    *(37.6806, 0.271772, 0.266459, 62.5904, 0.135002, 80.6927, 44.4689, 2.08954),
+    *(22.4075, 0.0, 1.48295, 24.081, 10.3216, 6.8852, 22.3567, 0.0),
+)
+"""Every 128th feature of `SLOPE` by pytorch-fid 0.3.0 (torchvision 0.28.0), of these weights."""
+
+
+def test_inception_is_that_of_pytorch_fid(tmp_path):
     torch.save(inception_weights(), tmp_path / "inception.pth")
-    found = feature_network(str(tmp_path / "inception.pth"))(blobs(0, 0)[:2])
+    found = feature_network(str(tmp_path / "inception.pth"))(np.stack([SLOPE, 255 - SLOPE]))
     assert found.shape == (2, 2048)
-    assert np.isfinite(found).all() and np.abs(found[0] - found[1]).max() > 0
+    np.testing.assert_allclose(found[0, 64::128], INCEPTION_FEATURES, rtol=1e-3, atol=1e-3)
+    assert np.abs(found[0] - found[1]).max() > 0
 
 
 class Explosive:

@@ -124,7 +124,9 @@ def _same_conv(kernel: Tensor, x: Tensor, stride: int) -> Tensor:
 def _inception(weights: Weights, images: Tensor) -> Tensor:
     """Inception v3 (C. Szegedy et al., CVPR 2016) with the pooling of FID's weights: (n, 2048).
 
-    Images (n, y, x) of grey levels are resized to 299 x 299 and read as three equal colours.
+    Images (n, y, x) of grey levels are resized to 299 x 299 and read as three equal colours. With
+    weights made up for the purpose it computes what pytorch-fid 0.3.0 does and reads all weights
+    that has; FID's own weights were never at hand.
     """
     import torch
     from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
