@@ -113,6 +113,19 @@ def test_shuffled_pixels_do_not_correlate():
     assert abs(correlation(pair_sums(smooth(shuffled, 1), smooth(a, 1)))) < 0.1
 
 
+@pytest.mark.parametrize("sigma", [2.0, 5.0])
+def test_a_shift_costs_what_the_width_of_the_texture_says(sigma):
+    """A Gaussian's correlation with itself d pixels further is exp(-d^2 / 4 s^2)."""
+    found = []
+    for seed in range(6):
+        grain = np.random.default_rng(seed).standard_normal((256, 256))
+        texture = smooth(grain, 3.0)
+        pair = (smooth(image, sigma) for image in (texture, np.roll(texture, 4, axis=1)))
+        found.append(correlation(pair_sums(*pair)))
+    expected = np.exp(-(4**2) / (4 * (3.0**2 + sigma**2)))
+    assert np.mean(found) == pytest.approx(expected, abs=0.02)
+
+
 def test_a_constant_image_has_no_correlation():
     assert np.isnan(correlation(pair_sums(texture(6), np.full((256, 256), 7))))
 
@@ -392,6 +405,50 @@ def test_tiles_do_not_change_the_nuclei(monkeypatch):
     for area, found in zip(areas, whole, strict=True):
         assert nuclear_measures(made, real, area) == pytest.approx(found)
         assert 0.3 < found["generated", "nuclei_f1"] < 1
+
+
+def test_half_of_the_nuclei_are_half_as_many_with_two_thirds_f1():
+    found = nuclear_measures(disc_field(GRID[::2]), disc_field(GRID))
+    for subject, number in (("generated", len(GRID) / 2), ("real", len(GRID))):
+        assert found[subject, "nuclei_per_mm2"] == pytest.approx(number / (0.1 * 0.12))
+        assert found[subject, "nuclei_diameter_um"] == pytest.approx(8, rel=0.08)
+    assert found["generated", "nuclei_f1"] == pytest.approx(2 / 3)
+    assert found["real", "nuclei_nearest_um"] == pytest.approx(14, abs=0.4)
+
+
+def test_shuffled_pixels_keep_the_grey_levels_and_lose_the_texture():
+    real = texture(13, sigma=6.0)
+    made = np.random.default_rng(13).permutation(real.ravel()).reshape(real.shape)
+    whole, scene = fine_scene(made, real, pixel_size_um=0.5)
+    found = {(m.subject, m.measure, m.scale_um): m.value for m in scene.measures(whole)}
+    assert abs(found["generated", "correlation", 2.0]) < 0.1
+    assert found["generated", "log10_power_ratio", 2.0] > 0.5
+    assert found["generated", "log10_power_ratio", 16.0] < -0.5
+    by_name = {(subject, measure): value for (subject, measure, _), value in found.items()}
+    assert by_name["generated", "wasserstein"] == 0
+    for levels in ("grey_mean", "grey_deviation"):
+        assert by_name["generated", levels] == by_name["real", levels]
+
+
+def test_twice_the_contrast_is_four_times_the_power():
+    real = texture(14) // 2
+    whole, scene = fine_scene(2 * real, real, pixel_size_um=0.5)
+    found = [m.value for m in scene.measures(whole) if m.measure == "log10_power_ratio"]
+    assert found == pytest.approx([np.log10(4)] * (len(BANDS_UM) - 1))
+
+
+def test_seams_of_one_lattice_show_in_the_generated_image_alone():
+    """Of an area that starts inside a patch, in slabs that start elsewhere than the plane."""
+    area, lattice = Rect(40, 24, 210, 190), Lattice(32, 64, (5, 9))
+    real = texture(15)
+    made = real.copy()
+    made[:, 9 + 32 :: 64] = np.clip(made[:, 9 + 32 :: 64].astype(int) + 30, 0, 255)  # patches alone
+    _, scene = fine_scene(made, real)
+    found = replace(scene, lattice=lattice).measures(area)
+    ratios = {(m.subject, m.measure): m.value for m in found if "border" in m.measure}
+    assert ratios["generated", "patch_border_ratio"] > 2
+    for other in (("generated", "slab"), ("real", "patch"), ("real", "slab")):
+        assert ratios[other[0], f"{other[1]}_border_ratio"] == pytest.approx(1, abs=0.35)
 
 
 def test_few_parts_have_no_interval():
