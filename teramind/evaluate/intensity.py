@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import fft2, fftfreq
 from scipy.stats import wasserstein_distance
 
 from teramind.evaluate.blocks import Statistic, Sums
@@ -49,8 +50,8 @@ def spectrum_sums(image: NDArray[Any], pixel_size_um: float) -> Sums:
     edge = len(image)
     window = np.hanning(edge)
     centred = (image - image.mean()) * window[:, None] * window
-    power = np.abs(np.fft.fft2(centred)) ** 2
-    along = np.fft.fftfreq(edge, pixel_size_um)
+    power = np.abs(fft2(centred)) ** 2
+    along = fftfreq(edge, pixel_size_um)
     frequency = np.hypot(along[:, None], along)
     edges = 1 / np.array(BANDS_UM)
     return np.array(
