@@ -3,8 +3,8 @@
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from workflow_project import ROOT
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 OTHER_NAMES = {"pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base": "matplotlib"}
 """conda-forge's name -> PyPI's, where they differ."""
@@ -68,13 +69,18 @@ def closure(names):
     return found
 
 
+@cache
+def owners():
+    """Installed top-level module -> the distributions that hold it."""
+    return metadata.packages_distributions()
+
+
 def missing_beside(names):
     """Installed top-level modules that an environment of the named distributions lacks."""
     present = closure(names) | {"teramind"}
-    owners = metadata.packages_distributions()
     return {
         module
-        for module, owned_by in owners.items()
+        for module, owned_by in owners().items()
         if not present & {canonicalize_name(name) for name in owned_by}
     }
 
@@ -122,8 +128,7 @@ def test_pins_are_the_versions_of_the_constraints(path):
 
 
 def test_every_environment_has_a_rule_and_every_script_an_environment():
-    scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
-    assert {path for script in scripts for path in environments_of(script)} == set(ENVIRONMENTS)
+    assert {path for script in SCRIPTS for path in environments_of(script)} == set(ENVIRONMENTS)
 
 
 def test_the_network_environments_differ_in_the_build_of_torch_alone():
@@ -143,12 +148,19 @@ def test_a_rule_says_what_it_needs_and_does(name):
     assert "runtime=" in parts["resources"]
 
 
-@pytest.mark.parametrize(
-    "script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem
-)
-def test_a_script_imports_with_its_environment_alone(script: Path):
-    blocked = ",".join(missing_beside(pins(environments_of(script)[0])))
+def lines_of(script):
+    """What a script imports, after a line that says which script it is."""
     lines = imports_of(script) + WHERE_ASKED.get(script.stem, [])
+    return [f"print({script.name!r}, flush=True)", *lines]
+
+
+@pytest.mark.parametrize(
+    "path", sorted({environments_of(script)[0] for script in SCRIPTS}), ids=lambda path: path.stem
+)
+def test_the_scripts_of_an_environment_import_with_it_alone(path):
+    blocked = ",".join(missing_beside(pins(path)))
+    scripts = [script for script in SCRIPTS if path == environments_of(script)[0]]
+    lines = [line for script in scripts for line in lines_of(script)]
     command = [sys.executable, "-c", IMPORT_ONLY, blocked, *lines]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr.splitlines()[-1]
+    assert run.returncode == 0, (run.stdout.splitlines()[-1], run.stderr.splitlines()[-1])
