@@ -1,6 +1,7 @@
 """Verification: every damaged shard is named, and only the records that do not hold are removed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ SIZE = 640
 """Pixels: 5 x 5 slabs, two levels."""
 
 
-@pytest.fixture
-def results(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """A results folder with a volume of noise, its left half background, and all records."""
-    folder = tmp_path / "results/volume"
+    results = tmp_path_factory.mktemp("whole")
+    folder = results / "volume"
     volume = folder / "volume.zarr"
     create_volume(
         volume,
@@ -42,7 +44,13 @@ def results(tmp_path):
     for z in range(2):
         record = {"section": z, "shards": build_pyramid(volume, z=z)}
         write_json(folder / f"pyramid/{z:03d}.json", record)
-    return tmp_path / "results"
+    return results
+
+
+@pytest.fixture
+def results(whole, tmp_path):
+    """A copy of the whole, to be damaged."""
+    return shutil.copytree(whole, tmp_path / "results")
 
 
 def flip(path, place=0.5):
