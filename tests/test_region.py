@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
+from teramind.expression import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
-from teramind.geometry import Rect
+from teramind.generate import Generator
+from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import load_network
-from teramind.region import generate_region
+from teramind.network.fast import for_inference
+from teramind.region import generate_region, make_noise
 from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)
@@ -36,18 +40,23 @@ def raster(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_published_chain_is_repeated(shared, tmp_path):
+    """The first of two windows; `test_workflow_published` holds both after the first step."""
     chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
     genes = [f"gene_{i}" for i in range(500)]
     import_tiles(shared("goldens/chain_genes"), tmp_path / "raster", panel=genes, genes=500)
-    state = generate_region(
-        load_network(shared("goldens/z4_all_64_weights.safetensors")),
-        tmp_path / "raster",
-        region=(256, 512, 512, 768),
-        bounds="region",
-        noise="published",
-        raw=True,
+    network = load_network(shared("goldens/z4_all_64_weights.safetensors"))
+    plane, windows = Rect(256, 512, 512, 768), Windows(sections=4, planes=4)
+    generator = Generator(
+        network=for_inference(network),
+        expression=Raster.open(tmp_path / "raster"),
+        noise=make_noise("published", seed=0, spec=network.spec, windows=windows),
+        layout=Layout(
+            bounds=plane, region=plane, patch=64, slab=768, windows=windows, steps=15, phases=1
+        ),
+        schedule=sampling_steps(15),
     )
-    wanted = chain["state_after_15"].float().numpy().reshape(2, 4, 512, 768)
+    state = generator.run_phase(Slab(0, 0, 0), 0, generator.initial(0)).reshape(2, 2, 512, 768)
+    wanted = chain["state_after_15"].float().numpy().reshape(2, 4, 512, 768)[:, :2]
     error = np.abs(state - wanted).max()
     print(f"largest error {error:.2e}")
     assert error <= 2e-3
@@ -85,6 +94,15 @@ def test_seed_decides_and_nothing_else(tiny_network, raster):
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_published_noise_has_no_seed(tiny_network, raster):
+    first, other = (
+        generate_region(tiny_network, raster, steps=1, noise="published", seed=seed)
+        for seed in (3, 4)
+    )
+    np.testing.assert_array_equal(first, other)
+    assert (first != generate_region(tiny_network, raster, steps=1)).any()
 
 
 def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
