@@ -116,6 +116,17 @@ def end(process: subprocess.Popen[str]) -> str:
     return process.communicate(timeout=1200)[0]
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL Snakemake and all its jobs."""
+    parent = psutil.Process(process.pid)
+    family = [parent, *parent.children(recursive=True)]
+    for member in family:
+        member.suspend()
+    for member in family:
+        member.kill()
+    process.communicate()
+
+
 def kill_alone(process: subprocess.Popen[str]) -> None:
     """SIGKILL Snakemake; jobs that run go on, as they do on a cluster. Wait for them."""
     survivors = jobs_of(process)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import tifffile
 import yaozarrs
+from small_project import end, kill, nth_job, site
 from workflow_project import (
     PANEL,
     ROOT,
@@ -300,15 +302,36 @@ def test_one_slab_is_made_again_from_what_it_needs(finished, tmp_path):
     assert project.files(*KEPT) == finished.files(*KEPT)
 
 
-def kill(process):
-    """SIGKILL Snakemake and all its jobs."""
-    parent = psutil.Process(process.pid)
-    family = [parent, *parent.children(recursive=True)]
-    for member in family:
-        member.suspend()
-    for member in family:
-        member.kill()
-    process.communicate()
+NEVER_NAMED = """
+import pathlib, time
+replace = pathlib.Path.replace
+def later(self, target):
+    if str(target).endswith(".ome.tif"):
+        time.sleep(60)
+    return replace(self, target)
+pathlib.Path.replace = later
+"""
+"""Slides keep their temporary name."""
+
+
+def test_a_killed_job_is_made_again(finished, tmp_path, monkeypatch):
+    """One moment; `faults` tries jobs of every kind at random ones."""
+    project = finished.copy(tmp_path / "copy")
+    shutil.rmtree(project.results / "wsi")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", site(tmp_path / "site", NEVER_NAMED))
+        process = project.start("--cores", "1")
+    job = nth_job(process, "export_wsi", 1)
+    while not project.leftovers():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    job.kill()
+    end(process)
+    assert process.returncode == 1
+    assert project.leftovers() and not project.files("wsi/section_*")
+    project.run()
+    assert project.files(*KEPT) == finished.files(*KEPT)
+    assert not project.leftovers()
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path):
