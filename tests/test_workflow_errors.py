@@ -3,11 +3,10 @@
 import os
 import subprocess
 
-import anndata
-import numpy as np
-import pandas as pd
 import pytest
-from workflow_project import PANEL, Project, molecules, write_network
+from workflow_project import PANEL, Project, molecules, planned, write_network
+
+from teramind.plan.assume import assume
 
 BIN = ("--until", "bin_expression")
 
@@ -15,15 +14,6 @@ BIN = ("--until", "bin_expression")
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
-
-
-def write_table(project, **changes):
-    """The molecules with some columns changed."""
-    molecules().assign(**changes).to_csv(project.folder / "molecules.csv", index=False)
-
-
-def no_raster(project):
-    return not list(project.results.glob("expression/*"))
 
 
 @pytest.mark.parametrize(
@@ -36,10 +26,12 @@ def test_a_missing_file_is_named_before_any_job_runs(project, file, key):
     assert not project.results.exists()
 
 
-def test_a_plan_needs_no_data(project):
+def test_a_plan_needs_no_data(project, monkeypatch):
     (project.folder / "molecules.csv").unlink()
-    project.run("plan")
-    assert "all of the region is taken for tissue" in (project.results / "plan.txt").read_text()
+    assert planned(project.run("-n", "plan")) == {"plan": 1}
+    monkeypatch.chdir(project.folder)
+    _, notes = assume(project.config, hardware="h100", workers=1)
+    assert "no expression raster yet: all of the region is taken for tissue" in notes
 
 
 def test_every_wrong_key_gets_its_line(project):
@@ -53,44 +45,10 @@ def test_every_wrong_key_gets_its_line(project):
     assert "Traceback" not in printed
 
 
-def no_columns(project):
-    molecules().rename(columns={"x": "a"}).to_csv(project.folder / "molecules.csv", index=False)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "line"),
-    [
-        (
-            lambda project: (project.folder / "molecules.csv").write_text(""),
-            "molecules.csv: the file is empty",
-        ),
-        (no_columns, "molecules.csv: columns missing: x; present: gene, a, y, section"),
-        (lambda project: write_table(project, x=np.nan), "rows hold no finite coordinates"),
-        (
-            lambda project: write_table(project, section="left"),
-            "column section: values without a section: 'left'",
-        ),
-        (lambda project: write_table(project, gene="Actb"), "0 of 3 panel genes found"),
-    ],
-    ids=["empty file", "no such columns", "NaN coordinates", "unknown sections", "other genes"],
-)
-def test_a_faulty_table_is_refused(project, spoil, line):
-    spoil(project)
-    assert line in project.fail(*BIN)
-    assert no_raster(project)
-
-
-def test_negative_counts_of_cells_are_refused(tmp_path):
-    cells = anndata.AnnData(
-        np.array([[1, 2, 0], [0, -1, 3]], np.float32),
-        var=pd.DataFrame(index=list(PANEL)),
-        obsm={"spatial": np.array([[10.0, 10.0], [20.0, 20.0]])},
-    )
-    cells.write_h5ad(tmp_path / "cells.h5ad")
-    expression = {"kind": "cells", "source": "cells.h5ad"}
-    project = Project(tmp_path, expression=expression, plane__sections=1)
-    assert "X, cell 1: holds -1: counts must be whole numbers from 0" in project.fail(*BIN)
-    assert no_raster(project)
+def test_a_table_of_other_genes_is_refused(project):
+    molecules().assign(gene="Actb").to_csv(project.folder / "molecules.csv", index=False)
+    assert "0 of 3 panel genes found" in project.fail(*BIN)
+    assert not list(project.results.glob("expression/*"))
 
 
 def test_a_truncated_checkpoint_is_refused(project):
@@ -126,7 +84,8 @@ def test_a_damaged_state_is_named_and_made_again(tmp_path):
     line = project.fail("--until", "generate_p001")
     assert line.startswith("error: state out/work/p000/w00_r00_c00.safetensors: damaged")
     state.unlink()
-    project.run("--until", "generate_p001")
+    again = planned(project.run("-n", "--until", "generate_p001"))
+    assert again == {"generate_p000": 1, "generate_p001": 1}
 
 
 @pytest.fixture
