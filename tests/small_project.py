@@ -116,15 +116,15 @@ def end(process: subprocess.Popen[str]) -> str:
     return process.communicate(timeout=1200)[0]
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL Snakemake and all its jobs."""
+def kill(process: subprocess.Popen[str]) -> str:
+    """SIGKILL Snakemake and all its jobs; what was printed."""
     parent = psutil.Process(process.pid)
     family = [parent, *parent.children(recursive=True)]
     for member in family:
         member.suspend()
     for member in family:
         member.kill()
-    process.communicate()
+    return process.communicate()[0]
 
 
 def kill_alone(process: subprocess.Popen[str]) -> None:

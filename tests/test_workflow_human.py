@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from workflow_project import ROOT, Project, write_network
+from workflow_project import ROOT, Project, jobs_of, planned, write_network
 
 from teramind.expression.panel import match_genes, read_panel, read_synonyms
 from teramind.volume import read_volume
@@ -58,7 +58,7 @@ def test_a_section_comes_out_and_the_report_says_what_survived(project):
     cells.write_h5ad(project.folder / "data/human.h5ad")
     project.values["expression"] |= {"radius_um": 1}
     (project.folder / "config.yaml").write_text(yaml.safe_dump(project.values))
-    project.run()
+    assert planned(project.run()) == jobs_of(project.config)
     voxels = read_volume(project.results / "volume/volume.zarr")
     assert voxels.shape == (2, 1, 128, 192)
     assert voxels.any()

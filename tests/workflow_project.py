@@ -173,3 +173,14 @@ def planned(printed: str) -> Counter[str]:
     """Jobs per rule in Snakemake's table of job counts; empty when there is nothing to do."""
     table = printed.partition("Job stats:")[2].partition("total")[0]
     return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M)})
+
+
+def jobs_of(config: Config) -> Counter[str]:
+    """Jobs per rule that the geometry asks for."""
+    layout = config.layout()
+    slabs = {f"generate_p{p:03d}": len(list(layout.slabs(p))) for p in range(layout.phases)}
+    sections = layout.windows.generated
+    single = dict.fromkeys(("provenance", "bin_expression", "create_volume", "report", "all"), 1)
+    stitch = slabs[f"generate_p{layout.phases - 1:03d}"]
+    others = {"stitch": stitch, "pyramid": sections, "export_wsi": sections}
+    return Counter(single | slabs | others)
