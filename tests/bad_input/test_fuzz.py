@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from said import bounded, file
-from test_bad_configs import RUNS
 from test_bad_files import h5ad, image, read_cells, resample
 from test_bad_tables import TABLE, bin_table, parquet
+from test_variants import write_published
 from workflow_project import config_with
 
 from teramind.config import parse_config
@@ -25,15 +25,17 @@ from teramind.network import Network, NetworkSpec, load_network, save_network
 EXAMPLES = int(os.environ.get("FUZZ", "30"))
 
 
+SIZES = {"patch": 32, "sections": 1, "stains": ("DAPI",), "genes": 1, "base": 2, "embed": 2}
+
+
 def checkpoint(folder):
-    spec = NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=1, base=2, embed=2)
-    save_network(Network(spec), folder / "a.safetensors")
+    save_network(Network(NetworkSpec(**SIZES)), folder / "a.safetensors")
     return folder / "a.safetensors"
 
 
 def pickled(folder):
-    torch.save({"state_dict": {"model.a": torch.ones(9)}}, folder / "last.ckpt")
-    return folder / "last.ckpt"
+    write_published(folder / "published", NetworkSpec(**SIZES))
+    return folder / "published/last.ckpt"
 
 
 def configured(path):
@@ -41,9 +43,9 @@ def configured(path):
 
 
 READERS = {
-    "config": (file("c.yaml", f"a: [1, x]\nb: {config_with()}\n{RUNS}"), configured),
+    "config": (file("c.yaml", yaml.safe_dump(config_with())), configured),
     "panel": (file("p.txt", "Th\nGad1\n# none\n"), read_panel),
-    "csv": (file("m.csv", TABLE * 3), bin_table),
+    "csv": (file("m.csv", TABLE + "Th,1,2\n" * 6), bin_table),
     "parquet": (parquet(gene=["Th", "Gad1"], x=[1.0, 2.0], y=[3.0, 4.0]), bin_table),
     "h5ad": (h5ad(lambda _: None), read_cells),
     "tiff": (image(), resample),
@@ -69,23 +71,24 @@ def damaged(content, seed):
 
 
 @cache
-def good(make):
+def good(make, read):
     """Name and bytes of a file that is read."""
     with TemporaryDirectory() as folder:
         path = make(Path(folder))
-        return path.name, path.read_bytes()
+        content = path.read_bytes()
+        read(path)
+        return path.name, content
 
 
 @pytest.mark.parametrize("reader", READERS)
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(junk=st.binary(max_size=200), seed=st.integers(0, 2**32), whole=st.integers(0, 4))
 def test_a_damaged_file(reader, tmp_path_factory, junk, seed, whole):
     make, read = READERS[reader]
-    name, content = good(make)
+    name, content = good(make, read)
     path = tmp_path_factory.mktemp("fuzz") / name
     path.write_bytes(damaged(content, seed) if whole else junk)
     folder = path.parent
