@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --cores 2
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Jobs and Snakemake killed at 20 random moments each, full and late disks, damage, two runs at once.
 # As root it mounts small disks; without, those cases are skipped.

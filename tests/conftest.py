@@ -4,11 +4,40 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tests run side by side, one process a core: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests' web servers run on this machine: no proxy stands between.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
+# How long an example takes says nothing on a machine that does other things, too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+LONGEST = (
+    "test_workflow_training",
+    "test_workflow",
+    "test_region",
+    "test_workflow_errors",
+    "test_workflow_published",
+)
+"""The files that take longest, the longest first."""
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no process ends long after the other."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """What libraries and killed processes leave behind goes when the tests' own files go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        yield
 
 
 @pytest.fixture(scope="session")

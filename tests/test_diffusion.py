@@ -60,13 +60,13 @@ def test_a_run_goes_from_the_largest_timestep_to_the_image():
 
 
 @given(steps=st.sampled_from(sorted(POSSIBLE)))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_steps_are_kept_by_the_smallest_stride_that_gives_their_number(steps):
     assert kept_timesteps(steps) == next(k for k in STRIDES.values() if len(k) == steps)
 
 
 @given(steps=st.sampled_from(IMPOSSIBLE))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_number_without_a_stride_is_refused_naming_the_two_nearest(steps):
     with pytest.raises(UserError) as error:
         kept_timesteps(steps)
@@ -109,7 +109,6 @@ def test_noise_is_added_at_each_images_own_timestep():
 
 
 @given(state=st.floats(-3, 3, width=32))
-@settings(deadline=None)
 def test_grey_levels_are_rounded_down_and_cut(state):
     (grey,) = to_grey(np.array([state], np.float32))
     exact = (np.float32(state) + 1) * np.float32(127.5)
@@ -207,7 +206,7 @@ def test_a_section_that_is_missing_is_seen_and_not_learned(tiny_network, monkeyp
 
 
 @given(t=st.integers(0, 999), spread=st.floats(0.05, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_best_estimate_from_a_pixel_alone_loses_one_at_every_timestep(t, spread) -> None:
     """Gaussian pixels have a closed answer: E[noise | x] is linear in x."""
     alpha = float(alphas_cumprod()[t])

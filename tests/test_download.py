@@ -62,7 +62,7 @@ def test_a_file_that_the_user_put_there_is_not_fetched(server, tmp_path):
     assert server.requests == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(CHUNK, 5 * CHUNK), max_size=8))
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path_factory, cuts):
     folder = tmp_path_factory.mktemp("cut")
@@ -155,8 +155,10 @@ def test_what_the_server_refuses_is_said(server, tmp_path, status, asked, reason
 
 
 def test_no_server_at_all_is_said(tmp_path):
+    with serving({}) as gone:
+        pass
     with pytest.raises(UserError, match=r"cannot be fetched \(.*refused"):
-        fetch(NAME, tmp_path, url="http://127.0.0.1:9", wait=0.01)
+        fetch(NAME, tmp_path, url=gone.url, wait=0.01)
 
 
 def test_a_disk_too_small_is_said_before_it_is_full(server, tmp_path, monkeypatch):

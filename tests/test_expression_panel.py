@@ -90,7 +90,7 @@ def test_too_small_an_overlap_tells_numbers_and_near_matches():
     assert "\n" not in str(hit.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     names=st.lists(st.text("aAbB", min_size=1, max_size=2)),
     panel=st.sets(st.text("aAbB", min_size=1, max_size=2), min_size=1),

@@ -50,7 +50,7 @@ def histogram(entries, sections, rect):
     return dense
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(entries=st.lists(ENTRY, max_size=40), bins=BINS, pieces=st.integers(1, 4))
 def test_any_window_is_the_histogram_of_its_molecules(entries, bins, pieces):
     rect, sections = Rect(*(BIN * edge for edge in bins)), [1, -1, 0, 2]
@@ -214,7 +214,7 @@ def test_missing_foreign_and_newer_rasters_are_refused(tmp_path):
         Raster.open(tmp_path / "newer")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     keys=st.lists(st.integers(0, 12), max_size=60), batch=st.integers(1, 9), files=st.integers(1, 3)
 )

@@ -11,7 +11,7 @@ from teramind.geometry import EMPTY, PADDING, Layout, Rect, Slab, Windows
 rects = st.builds(
     Rect, st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9), st.integers(1, 9)
 )
-fast = settings(max_examples=100, deadline=None)
+fast = settings(max_examples=100)
 
 
 def pixels(rect):

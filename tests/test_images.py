@@ -58,7 +58,7 @@ def refusal(source, **settings):
     return line
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(factor=st.integers(1, 5), height=st.integers(5, 90), width=st.integers(5, 90))
 def test_pixels_are_the_means_of_whole_blocks(tmp_path_factory, factor, height, width):
     a = pixels(2, 2, height, width)
@@ -68,7 +68,7 @@ def test_pixels_are_the_means_of_whole_blocks(tmp_path_factory, factor, height, 
     assert found.dtype == np.uint8
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(factor=st.integers(1, 4), white=st.integers(140, 255))
 def test_the_white_level_becomes_255_and_the_rest_is_in_proportion(tmp_path_factory, factor, white):
     a = pixels(2, 2, 40, 50)
@@ -147,7 +147,7 @@ def test_an_image_without_ome_metadata_is_refused(tmp_path):
     assert "no OME metadata" in refusal(tmp_path / "a.tif")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     scale=st.floats(0.3, 5),
     height=st.integers(12, 60),

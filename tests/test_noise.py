@@ -12,7 +12,7 @@ from teramind.geometry import Rect
 from teramind.noise import PhiloxNoise, PublishedNoise, tiles
 
 WHOLE = Rect(32, 64, 96, 128)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 crops = st.builds(
     lambda y, x, height, width: Rect(y, x, height, width).cut(WHOLE),
     *[st.integers(32, 127), st.integers(64, 191), st.integers(1, 96), st.integers(1, 128)],

@@ -20,7 +20,7 @@ from teramind.plan.tissue import wanted_patches
 from teramind.plan.work import phase_work, wanted_work
 from teramind.volume import read_volume
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 
 
 def write_raster(path, layout, rng, molecules):

@@ -25,7 +25,7 @@ from teramind.plan.lacks import lacks
 from teramind.plan.search import Limits, search
 from teramind.plan.simulate import simulate
 
-fast = settings(max_examples=60, deadline=None)
+fast = settings(max_examples=60)
 SPEC = NetworkSpec(32, 4, ("DAPI", "PolyT"), 3, 2, 8)
 COST = PatchCost(
     genes=10**6, encode=10**8, decode=10**8, feature_bytes=10**5, gene_bytes=10**4, weights=10**6

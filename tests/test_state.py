@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_state_before(tmp_path):
     assert path.read_bytes() == before
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_no_changed_byte_passes_unnoticed(content, damaged, data):
     place = data.draw(st.integers(0, len(content) - 1))
@@ -168,7 +168,7 @@ def test_neighbouring_states_read_as_one_plane():
     assert np.isnan(read(Rect(96, 50, 4, 10))).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.builds(Rect, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2), st.integers(0, 12))
 def test_parts_cover_a_state_once_and_end_at_the_margin(rect, margin):
     times = np.zeros((rect.height, rect.width), int)
