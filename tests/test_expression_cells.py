@@ -1,7 +1,5 @@
 """Cells x genes files: counts conserved, molecules near their cell, faults named."""
 
-from pathlib import Path
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -14,7 +12,6 @@ from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.raster import Raster
 from teramind.geometry import BIN
 
-REAL = Path(__file__).parents[2] / "shared/data"
 PANEL = ("Gad1", "Slc17a7", "Th")
 
 
@@ -49,10 +46,8 @@ def run(source, folder, *, panel=PANEL, sections=1, extent=None, **settings):
 
 
 @pytest.mark.parametrize("name", ["merfish_poa", "starmap_visual_cortex"])
-def test_real_cells_keep_every_count_of_every_gene(tmp_path, name):
-    source = REAL / f"{name}.h5ad"
-    if not source.exists():
-        pytest.skip(f"{name} is not beside the repository")
+def test_real_cells_keep_every_count_of_every_gene(shared, tmp_path, name):
+    source = shared(f"data/{name}.h5ad")
     data = anndata.read_h5ad(source)
     run(source, tmp_path, panel=[name.strip() for name in data.var_names])  # some are padded
     raster = Raster.open(tmp_path / "raster.zarr")

@@ -18,11 +18,7 @@ from teramind.expression.tile_file import TileFile
 from teramind.expression.tiles import TileSettings, _owner, import_tiles
 from teramind.geometry import BIN, Rect
 
-GOLDENS = Path(__file__).parents[2] / "shared/goldens"
 PANEL = tuple("abcdef")
-needs_goldens = pytest.mark.skipif(
-    not (GOLDENS / "chain_genes").exists(), reason="the golden tiles are not beside the repository"
-)
 
 
 def name(row, column):
@@ -43,13 +39,12 @@ def write_tile(folder, row, column, **changes):
     return folder
 
 
-@needs_goldens
 @pytest.mark.parametrize("known", [{"genes": 500}, {"sections": 4}])
-def test_golden_tiles_give_the_histogram_of_all_molecules(tmp_path, known):
-    summary = import_tiles(GOLDENS / "chain_genes", tmp_path / "r", panel=PANEL, **known)
+def test_golden_tiles_give_the_histogram_of_all_molecules(shared, tmp_path, known):
+    summary = import_tiles(shared("goldens/chain_genes"), tmp_path / "r", panel=PANEL, **known)
     raster = Raster.open(tmp_path / "r")
     assert raster.extent == Rect(128, 384, 768, 1024) == Rect(*summary["extent"])
-    chain = load_file(GOLDENS / "z4_all_64_chain.safetensors")
+    chain = load_file(shared("goldens/z4_all_64_chain.safetensors"))
     y, x, section, gene = (
         chain[f"transcripts_{key}"].astype(int) for key in ("y", "x", "section", "gene")
     )
@@ -62,11 +57,11 @@ def test_golden_tiles_give_the_histogram_of_all_molecules(tmp_path, known):
     assert summary["molecules"] == inside.sum()
 
 
-@needs_goldens
-def test_golden_tiles_bin_like_any_other_source(tmp_path):
-    import_tiles(GOLDENS / "chain_genes", tmp_path / "a", panel=PANEL, genes=500)
+def test_golden_tiles_bin_like_any_other_source(shared, tmp_path):
+    tiles = shared("goldens/chain_genes")
+    import_tiles(tiles, tmp_path / "a", panel=PANEL, genes=500)
     bin_expression(
-        source=GOLDENS / "chain_genes",
+        source=tiles,
         kind="tiles",
         raster_path=tmp_path / "b",
         panel=PANEL,
@@ -82,7 +77,7 @@ def test_golden_tiles_bin_like_any_other_source(tmp_path):
     assert listed.molecules.tolist() == dense[0].sum(axis=(0, 1, 2), dtype=int).tolist()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(st.tuples(st.integers(-2, 2), st.integers(-2, 2)), min_size=1, max_size=8))
 def test_every_framed_pixel_comes_from_the_one_tile_it_lies_in_or_else_a_neighbour(tiles):
     places = dict.fromkeys(tiles, Path())
@@ -271,7 +266,7 @@ def bin_tiles(source, raster, *, panel=PANEL[:3], settings=TileSettings(genes=3)
     )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     region=st.builds(
         lambda y, x, h, w: Rect(16 * y, 16 * x, 16 * h, 16 * w),

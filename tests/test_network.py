@@ -7,9 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from teramind.expression.raster import Raster
-from teramind.expression.tiles import import_tiles
-from teramind.geometry import Rect, Windows
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.network.blocks import SectionConv
 from teramind.network.published import published_modules
@@ -213,24 +210,3 @@ def test_attention_of_genes_to_genes_sums_to_one(golden, io):
     assert matrix.shape == (9, 6, 6)
     assert (matrix >= 0).all()
     torch.testing.assert_close(matrix.sum(-1), torch.ones(9, 6))
-
-
-def test_attention_of_a_tile_is_the_published_one(golden, goldens, shared, tmp_path):
-    published = load_file(goldens / "z4_all_64_attention.safetensors")
-    panel = [f"gene_{i}" for i in range(6)]
-    import_tiles(shared("goldens/chain_genes"), tmp_path / "raster", panel=panel, genes=500)
-    raster = Raster.open(tmp_path / "raster")
-    top, bottom, left, right = published["tile"].tolist()
-    framed = Rect(top, left, bottom - top, right - left).grown(golden.spec.half)
-    patches = []
-    windows = Windows(sections=4, planes=raster.sections)
-    for window in range(len(windows)):
-        plane = raster.counts(sections=windows.expression(window), rect=framed)
-        split = torch.from_numpy(plane.astype("float32")).unflatten(0, (5, 4)).unflatten(2, (5, 4))
-        patches.append(split.permute(0, 2, 5, 4, 1, 3).flatten(0, 1))  # (patch, G, S, y, x)
-    counts = torch.cat(patches)
-    keeps = [0, 1], [1, 2], [2, 3], [0, 1, 2, 3]
-    for kept, wanted in zip(keeps, published["attention"], strict=True):
-        only = torch.zeros_like(counts)
-        only[:, :, kept] = counts[:, :, kept]
-        assert_relative(golden.genes.attention.matrix(only.flatten(2)), wanted)

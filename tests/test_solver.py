@@ -59,7 +59,7 @@ def test_the_error_falls_with_the_order_of_the_solver(name, order):
     np.testing.assert_allclose(orders, order, atol=0.15)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ddim", "dpm-solver++"])
 @pytest.mark.parametrize("steps", [1, 2, 15])
 def test_perfect_noise_leads_back_to_the_image(name, steps):
     random = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ def test_perfect_noise_leads_back_to_the_image(name, steps):
 
 @pytest.mark.parametrize("name", ["ddim", "dpm-solver++"])
 @given(steps=st.integers(1, TRAINING_STEPS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_number_of_steps_falls_to_the_image_in_ever_smaller_ones(name, steps):
     run = sampling_steps(steps, name)
     times = [step.t for step in run]
