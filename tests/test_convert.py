@@ -90,6 +90,9 @@ def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
     with pytest.raises(UserError, match="would need to run its pickle code"):
         convert_checkpoint(source, tmp_path / "made.safetensors", **SIZES)
     assert "harm" not in capsys.readouterr().out
+    content.seek(0)
+    torch.load(content, weights_only=False)
+    assert "harm done" in capsys.readouterr().out
 
 
 def test_a_member_that_unpacks_to_too_much_is_refused(tmp_path):

@@ -108,9 +108,9 @@ def test_every_level_lies_at_the_same_place(tmp_path: Path) -> None:
 def test_viewers_get_a_name_a_colour_and_a_window(tmp_path: Path) -> None:
     path = make(tmp_path / "v", (2, 1, 64, 64), 64)
     channels = zarr.open_group(path, mode="r").attrs["ome"]["omero"]["channels"]
-    assert [channel["color"] for channel in channels] == [stain_colour(name) for name in STAINS]
+    assert [channel["color"] for channel in channels] == ["0000FF", "FFB000"]  # blue, amber
     assert all((c["window"]["start"], c["window"]["end"]) == (0, 255) for c in channels)
-    assert stain_colour("DAPI") != stain_colour("PolyT") != stain_colour("unknown") == "FFFFFF"
+    assert stain_colour("unknown") == "FFFFFF"
 
 
 def test_the_volume_says_that_it_is_synthetic(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_volume_says_that_it_is_synthetic(tmp_path: Path) -> None:
     width=st.integers(1, 5000),
     slab=st.sampled_from([32, 48, 100, 512, 768, 1040, 2048, 4096]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_shard_of_every_level_belongs_to_one_slab(height: int, width: int, slab: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = make(Path(folder) / "v", (1, 1, height, width), slab)
@@ -200,7 +200,7 @@ def test_an_impossible_shape_writes_nothing(
 )
 @example(shape=(1, 1, 1, 1), slab=32, seed=0)
 @example(shape=(2, 3, 130, 64), slab=64, seed=0)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_slabs_in_any_order_make_the_volume(
     shape: tuple[int, int, int, int], slab: int, seed: int
 ) -> None:
