@@ -36,7 +36,7 @@ def fast(x, weight, bias):
     return WinogradConv(weight, bias, x.shape[2])(padded).permute(3, 4, 0, 1, 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sections=st.integers(1, 2),
     edge=st.sampled_from([4, 8, 12, 16, 24, 64]),

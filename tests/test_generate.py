@@ -254,13 +254,13 @@ def unchanged(precise):
     return one_step(precise)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(BOUNDS.y, BOUNDS.bottom - 1), st.integers(BOUNDS.x, BOUNDS.right - 1))
 def test_a_pixel_moves_the_patches_half_a_patch_around_it(precise, unchanged, y, x):
     assert moved(one_step(precise, pixel=(y, x)), unchanged) == reading(y, x)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     st.integers(BOUNDS.y - P, BOUNDS.bottom + P - 1),
     st.integers(BOUNDS.x - P, BOUNDS.right + P - 1),
@@ -291,7 +291,7 @@ plane = Rect(2 * P, P, 9 * P, 10 * P)
 places = st.tuples(st.integers(2, 10), st.integers(1, 10))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     patches=st.sets(places, max_size=4),
     corner=places,
@@ -330,20 +330,34 @@ def test_background_is_skipped_and_tissue_is_as_if_nothing_were(precise, half_em
     assert np.isnan(state[..., 3 * P :]).all()
 
 
+PLANE = Rect(0, 0, 9 * P, 4 * P)
+ISLANDS = tissue_at([(0, 0), (0, 3), (1, 2), (7, 1), (8, 1)], PLANE)  # whole bands lie between
+
+
+def around_islands(network, margin):
+    """The state of a plane of islands, as far as `margin` patches around them."""
+    settings = {"expression": ISLANDS, "bounds": PLANE, "schedule": LATE[-2:]}
+    return run_slabs(make_generator(network, margin=margin, **settings))
+
+
+@pytest.fixture(scope="module")
+def everywhere(precise):
+    """The state of a plane of islands and of all between them."""
+    return around_islands(precise, 9)
+
+
 @pytest.mark.parametrize(
     ("batch", "gene_bytes"), [(1, 2**30), (9, 0), (9, 40_000), (9, 2**30), (1000, 2**30)]
 )
-def test_what_is_computed_together_or_kept_changes_nothing(precise, monkeypatch, batch, gene_bytes):
+def test_what_is_computed_together_or_kept_changes_nothing(
+    precise, everywhere, monkeypatch, batch, gene_bytes
+):
     monkeypatch.setattr("teramind.phase_plane.BATCH", batch)
     monkeypatch.setattr("teramind.gene_features.GENE_BYTES", gene_bytes)
-    plane = Rect(0, 0, 9 * P, 4 * P)
-    islands = tissue_at([(0, 0), (0, 3), (1, 2), (7, 1), (8, 1)], plane)  # whole bands lie between
-    settings = {"expression": islands, "bounds": plane, "schedule": LATE[-2:]}
-    everything = run_slabs(make_generator(precise, margin=9, **settings))
-    state = run_slabs(make_generator(precise, margin=0, **settings))
+    state = around_islands(precise, 0)
     drawn = np.isfinite(state)
     assert drawn.sum() == 5 * P * P
-    np.testing.assert_allclose(state[drawn], everything[drawn], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(state[drawn], everywhere[drawn], rtol=0, atol=1e-9)
 
 
 def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise, half_empty):

@@ -201,10 +201,10 @@ def pickled(path):
 
 
 def bomb(path):
-    """An array whose description unpacks to a gigabyte."""
-    archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+    """An array whose description unpacks to more than half a gigabyte."""
+    archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
     with archive, archive.open(".zarray", "w", force_zip64=True) as member:
-        for _ in range(1 << 6):
+        for _ in range(33):
             member.write(bytes(1 << 24))
 
 

@@ -64,9 +64,8 @@ def test_a_published_variant_generates(tmp_path, sections, patch, stain, genes):
     assert network.spec.panel == panel[:genes]
     extent = Rect(0, 0, 2 * patch, 2 * patch)
     write_raster(tmp_path / "raster", panel, extent)
-    volume, again = (generate_region(network, tmp_path / "raster", steps=1) for _ in range(2))
+    volume = generate_region(network, tmp_path / "raster", steps=1)
     lost = {1: 0, 4: 0, 8: 2, 16: 2}[sections]  # the outermost section at each end
     assert volume.shape == (len(stains), PLANES - lost, *extent[2:])
     assert Windows(sections=sections, planes=50).generated == 50 - lost
     assert all(np.ptp(section) > 0 for stack in volume for section in stack)
-    np.testing.assert_array_equal(volume, again)
