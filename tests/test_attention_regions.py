@@ -120,6 +120,40 @@ def test_features_without_geometry_are_passed_over(tmp_path):
     assert opened(file).labels(0, np.array([8]), np.array([8])).tolist() == [[0]]
 
 
+@pytest.mark.parametrize(
+    ("positions", "found"),
+    [
+        ((0, 1), [[0, OUTSIDE], [OUTSIDE, 1]]),
+        ((1, 1), [[0, 1], [0, 1]]),  # as on a slide: they say nothing
+        ((None, 1), [[0, 1], [0, 1]]),
+        ((0, 7), [[0, OUTSIDE], [OUTSIDE, OUTSIDE]]),
+    ],
+)
+def test_qupath_s_z_is_the_section_where_objects_differ_in_it(tmp_path, positions, found):
+    shapes = [("Polygon", [square(0, x, 32)], {}) for x in (0, 64)]
+    file = write_geojson(tmp_path / "r.geojson", *shapes)
+    content = json.loads(file.read_text())
+    for feature, z in zip(content["features"], positions, strict=True):
+        feature["geometry"] |= {} if z is None else {"plane": {"c": -1, "z": z, "t": 0}}
+    file.write_text(json.dumps(content))
+    regions = opened(file)
+    labels = [regions.labels(z, np.array([8]), np.array([8, 72]))[0].tolist() for z in (0, 1)]
+    assert labels == found
+
+
+@pytest.mark.parametrize(
+    ("corner", "about"), [((96, 0), {}), ((0, 160), {}), ((-32, 0), {}), ((0, 0), {"section": 2})]
+)
+def test_polygons_that_all_miss_the_plane_are_refused(tmp_path, corner, about):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(*corner, 32)], about))
+    with pytest.raises(UserError) as caught:
+        opened(file)
+    assert str(caught.value) == (
+        f"regions {file}: nothing in it touches the plane, 96 x 160 pixels in sections 0 to 1; "
+        "attention.units says what coordinates are"
+    )
+
+
 def test_polygons_in_micrometres_are_scaled(tmp_path):
     file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))
     places = np.array([9, 19, 21])

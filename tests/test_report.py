@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import imagecodecs
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from evaluated import evaluate_volume
@@ -19,6 +20,7 @@ from teramind.evaluate import Lattice
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
+from teramind.report.measures import measures_figure
 from teramind.report.pictures import Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
 from teramind.report.sections import evenly_chosen
@@ -332,6 +334,20 @@ def test_the_verdict_follows_the_numbers(tmp_path):
     assert f"DAPI {more} than molecule density does: mean r 0.750 against 0.500" in text
     assert f"PolyT {less} than molecule density does: mean r 0.250 against 0.500" in text
     assert "better in 2 of 2 sections" in text and "better in 0 of 2 sections" in text
+
+
+def test_without_nuclei_the_figure_has_no_row_of_them(tmp_path):
+    """Of a volume without DAPI none are found."""
+    optional = extras(tmp_path, make_run(tmp_path))
+    scores = json.loads(optional["evaluation"].read_text())
+    scores["histograms"].pop("DAPI")
+    table = pd.read_csv(tmp_path / "evaluation.csv")
+    of_polyt = table[(table["stain"] == "PolyT") & (table["measure"] != "nuclei_f1")]
+    heights = []
+    for rows in (table, of_polyt):
+        rows.to_csv(tmp_path / "some.csv", index=False)
+        heights.append(measures_figure(tmp_path / "some.csv", scores).height)
+    assert heights[0] == pytest.approx(2 * heights[1], abs=2)
 
 
 def test_attention_shows_three_sections_the_joint_plot_and_the_first_pairs(full):

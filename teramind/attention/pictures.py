@@ -123,9 +123,7 @@ def draw_section(
             section.attention[kind], cmap="inferno", vmin=0, vmax=limits[kind], rasterized=True
         )
         of_kind.set_title(f"attention, {_WORDS[kind]}", fontsize=9)
-        bar = figure.colorbar(shown, ax=of_kind, orientation="horizontal", shrink=0.8, pad=0.02)
-        bar.set_label("log₂(A·N·G + 1)", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        _colour_bar(figure, of_kind, shown, "log₂(A·N·G + 1)")
     for of_kind in axes:
         of_kind.set(xticks=[], yticks=[])
         _scale_bar(of_kind, width, height, section.pixel_um)
@@ -162,15 +160,22 @@ def _expression(
     for gene, colour in zip(genes, colours, strict=False):
         ramp = LinearSegmentedColormap.from_list(gene, ["black", f"#{colour}"])
         scale = ScalarMappable(Normalize(0, limits[_expressed(gene)]), ramp)
-        bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
-        bar.set_label(f"{gene}, log₂(N + 1)", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        _colour_bar(figure, axes, scale, f"{gene}, log₂(N + 1)")
+
+
+def _colour_bar(figure: Any, axes: Any, scale: Any, label: str) -> None:
+    """A bar below the axes that names its ends and its middle."""
+    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
+    bar.set_label(label, fontsize=8)
+    ticks = np.linspace(*scale.get_clim(), 3)
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    bar.ax.tick_params(labelsize=7)
 
 
 def _scale_bar(axes: Any, width: int, height: int, pixel_um: float) -> None:
     """A bar of a round length with its label, in the lower right corner."""
     percent, label = scale_bar(width * pixel_um)
-    right, y = 0.96 * width, 0.95 * height
+    right, y = 0.96 * width - 0.5, 0.95 * height - 0.5  # pixels reach half of one around
     axes.plot([right - percent / 100 * width, right], [y, y], color="white", linewidth=2.5)
     axes.text(right, y - 0.02 * height, label, color="white", fontsize=7, ha="right", va="bottom")
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

@@ -46,7 +46,9 @@ def open_regions(
     Args:
         path: TIFF of unsigned integers, (y, x) or (section, y, x), as large as the plane in pixels
             or in bins of 16 pixels, 0 where there is no region; or GeoJSON with Polygon and
-            MultiPolygon features, in a collection or a list; others are passed over.
+            MultiPolygon features, in a collection or a list; others are passed over. The property
+            `section`, or the z that QuPath writes if not all have the same, names a shape's
+            section; else it holds for all.
         plane: the plane in pixels; pixel (0, 0) of a label image lies at its corner.
         sections: sections of the plane.
         pixel_size_um: edge of a pixel.
@@ -61,7 +63,8 @@ def open_regions(
     if path.suffix.lower() in (".tif", ".tiff"):
         return LabelImage.open(path, plane=plane, sections=sections)
     if path.suffix.lower() in (".geojson", ".json"):
-        return Polygons.open(path, scale=1.0 if units == "pixel" else 1 / pixel_size_um)
+        scale = 1.0 if units == "pixel" else 1 / pixel_size_um
+        return Polygons.open(path, scale=scale, plane=plane, sections=sections)
     raise UserError(f"regions {path}: must be a label image (.tif) or polygons (.geojson)")
 
 
@@ -134,13 +137,19 @@ class Polygons:
     shapes: tuple[tuple[str, int | None, tuple[NDArray[np.float64], ...]], ...]
 
     @classmethod
-    def open(cls, path: Path, *, scale: float) -> Polygons:
-        """Read the file; coordinates times `scale` are pixels."""
+    def open(cls, path: Path, *, scale: float, plane: Rect, sections: int) -> Polygons:
+        """Read the file; coordinates times `scale` are pixels. One shape must touch the plane."""
         with foreign(f"regions {path}: not GeoJSON with polygons"):
             content = json.loads(path.read_text(encoding="utf-8"))
             shapes = tuple(_shapes(content, scale))
         if not shapes:
             raise UserError(f"regions {path}: holds no Polygon or MultiPolygon")
+        there = range(sections)
+        if not any(_touches(rings, plane) for _, z, rings in shapes if z is None or z in there):
+            raise UserError(
+                f"regions {path}: nothing in it touches the plane, {plane.height} x {plane.width} "
+                f"pixels in sections 0 to {sections - 1}; attention.units says what coordinates are"
+            )
         return cls(shapes)
 
     def labels(self, section: int, y: Places, x: Places) -> Labels:
@@ -168,13 +177,19 @@ class Polygons:
 def _shapes(
     content: dict[str, Any] | list[Any], scale: float
 ) -> Iterator[tuple[str, int | None, tuple[NDArray[np.float64], ...]]]:
-    """Yield name, section and rings of every polygon feature."""
-    for number, feature in enumerate(_features(content), 1):
+    """Yield name, section and rings of every polygon feature.
+
+    QuPath writes the position along z of each object. It says nothing in a file of which all
+    objects have the same, as on a slide.
+    """
+    features = _features(content)
+    several = len({_position(feature) for feature in features} - {None}) > 1
+    for number, feature in enumerate(features, 1):
         geometry = feature["geometry"] or {"type": None}
         if geometry["type"] in ("Polygon", "MultiPolygon"):
             about, coordinates = feature.get("properties") or {}, geometry["coordinates"]
             name = _name(about) or f"region {number}"
-            section = about.get("section")
+            section = about.get("section", _position(feature) if several else None)
             polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
             rings = tuple(_ring(ring, scale) for polygon in polygons for ring in polygon)
             # HDF5 splits names at a slash
@@ -186,6 +201,18 @@ def _features(content: dict[str, Any] | list[Any]) -> list[Any]:
     if isinstance(content, list):
         return content
     return list(content["features"]) if content["type"] == "FeatureCollection" else [content]
+
+
+def _position(feature: dict[str, Any]) -> int | None:
+    """Where QuPath says that an object lies along z."""
+    z = ((feature["geometry"] or {}).get("plane") or {}).get("z")
+    return None if z is None else int(z)
+
+
+def _touches(rings: tuple[NDArray[np.float64], ...], plane: Rect) -> bool:
+    """Whether the box around a shape's rings (n, [x, y]) shares pixels with the plane."""
+    low, high = np.concatenate(rings).min(0), np.concatenate(rings).max(0)
+    return bool((low < (plane.right, plane.bottom)).all() and (high > (plane.x, plane.y)).all())
 
 
 def _name(about: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ are read without running any code of theirs.
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,8 +69,12 @@ def _packaged() -> Path:
 def _read(path: Path, needed: str) -> Weights:
     import torch
 
-    with foreign(f"evaluation.frechet: {path}: not a file of weights"):
-        weights: Any = torch.load(path, map_location="cpu", weights_only=True)
+    where = f"evaluation.frechet: {path}: not a file of weights"
+    with foreign(where):
+        try:
+            weights: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError:  # whose text advises to let the file run code
+            raise UserError(f"{where}: holds something else than tensors") from None
     if not isinstance(weights, dict) or needed not in weights:
         raise UserError(f"evaluation.frechet: {path}: no weights called {needed} in it")
     return weights

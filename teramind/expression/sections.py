@@ -49,7 +49,8 @@ def match_sections(
         if section_values is None:
             listed = (
                 f"the volume has section{'s' * (sections > 1)} {_some(list(places))}; list the"
-                " column's values as section_values in z order, or name no section column"
+                " column's values as section_values in z order, keep only the rows of these, or"
+                " name no section column"
             )
         raise UserError(f"{where}: values without a section: {_some(unknown)}; {listed}")
     idle = [] if section_values is None else [label for label in places if label not in labels]

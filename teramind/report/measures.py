@@ -44,8 +44,10 @@ def measures_figure(table: Path, record: Mapping[str, Any]) -> Picture:
     rows = pd.read_csv(table)
     rows = rows[rows["area"] == area]
     stains = list(record["histograms"])
-    figure = Figure(figsize=(11, 3.1 * (len(stains) + 1)), layout="constrained")
-    axes = figure.subplots(len(stains) + 1, 3)
+    counted = rows["measure"].isin([measure for measure, _ in _NUCLEI]).any()  # DAPI alone has them
+    lines = len(stains) + int(counted)
+    figure = Figure(figsize=(11, 3.1 * lines), layout="constrained")
+    axes = figure.subplots(lines, 3, squeeze=False)
     for line, stain in zip(axes, stains, strict=False):
         of_stain = rows[rows["stain"] == stain]
         _by_scale(line[0], of_stain, "correlation", f"{stain}: r with the real image")
@@ -55,7 +57,7 @@ def measures_figure(table: Path, record: Mapping[str, Any]) -> Picture:
         line[1].axhline(0, color=_COLOURS["real"], linewidth=0.8, linestyle=":")
         _histograms(line[2], record["histograms"][stain])
         line[2].set_title(f"{stain}: grey levels", fontsize=9)
-    for place, (measure, title) in zip(axes[-1], _NUCLEI, strict=True):
+    for place, (measure, title) in zip(axes[-1], _NUCLEI if counted else (), strict=False):
         _bars(place, rows[rows["measure"] == measure], title)
     axes[0, 0].legend(fontsize=7)
     axes[0, 2].legend(fontsize=7)

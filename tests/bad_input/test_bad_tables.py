@@ -145,10 +145,10 @@ def twice(folder):
             "than any tissue: look for stray coordinates, or give the extent", extent=None),
         row("sections that are no numbers", csv("gene,x,y,z\nTh,1,2,left\n"),
             "{}, column z: values without a section: 'left'; the volume has section '0'; list the column's values as "
-            "section_values in z order, or name no section column", section="z"),
+            "section_values in z order, keep only the rows of these, or name no section column", section="z"),
         row("a section without a value", csv("gene,x,y,z\nTh,1,2,\n"),
             "{}, column z: values without a section: ''; the volume has section '0'; list the column's values as "
-            "section_values in z order, or name no section column", section="z"),
+            "section_values in z order, keep only the rows of these, or name no section column", section="z"),
         row("20000 sections", csv("gene,x,y,z\n" + "".join(f"Th,1,1,{i}.5\n" for i in range(20_000))),
             "{}, column z: more than 10000 different values: name a column that numbers sections, or "
             "none", section="z"),

@@ -16,5 +16,5 @@ with job(snakemake) as config:
     elif not finished:
         raise UserError(
             f"training: its time is over at {reached(config)}; all is saved, the same command goes "
-            "on (train.rounds lets it do so by itself)"
+            "on (more train.rounds let it do so by itself)"
         )
