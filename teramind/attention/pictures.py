@@ -167,7 +167,8 @@ def _colour_bar(figure: Any, axes: Any, scale: Any, label: str) -> None:
     """A bar below the axes that names its ends and its middle."""
     bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
     bar.set_label(label, fontsize=8)
-    ticks = np.linspace(*scale.get_clim(), 3)
+    low, high = scale.get_clim()
+    ticks = (low, (low + high) / 2, high)
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.ax.tick_params(labelsize=7)
 
