@@ -12,10 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_pair import FIELD, SETTINGS, blob_windows
 
 from teramind.diffusion import worth_learning
+from teramind.expression import Raster, RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.schedule import TRAINING_STEPS
-from teramind.training.preview import generate_piece, piece_of, real_piece
+from teramind.training.preview import fullest, generate_piece, piece_of, real_piece
 from teramind.training.trainer import Trainer
 from teramind.training.watch import BATCHES, Sample, Watch, tensorboard
 
@@ -111,6 +112,15 @@ def test_the_real_piece_is_cut_from_the_images(watched):
     rect = Rect(32, 64, 64, 32)
     real = real_piece(pairs, 4, rect)
     np.testing.assert_array_equal(real, pairs.images[:, :, 32:96, 64:96])
+
+
+def test_the_piece_that_is_looked_at_holds_most_molecules(tmp_path):
+    with RasterWriter(tmp_path / "raster", panel=["Th"], sections=3, extent=FIELD) as writer:
+        at = np.array([40, 41, 70, 5, 5, 5, 5])
+        z = np.array([1, 1, 1, 0, 2, 2, 2])  # sections beside the middle one do not count
+        writer.add(section=z, y=at, x=at, gene=0 * z, count=0 * z + 1)
+    pieces = [Rect(k, k, 32, 32) for k in (0, 32, 64)]
+    assert fullest(pieces, Raster.open(tmp_path / "raster")) == pieces[1]
 
 
 def test_a_piece_generated_twice_is_the_same(watched, tiny_spec):

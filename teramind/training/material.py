@@ -15,7 +15,7 @@ from teramind.images import open_images, require_plane
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
 from teramind.training.dataset import PairedImages, TrainingWindows, WindowSource
-from teramind.training.preview import generate_piece, piece_of, real_piece
+from teramind.training.preview import fullest, generate_piece, piece_of, real_piece
 from teramind.training.tile_windows import TilePair, TileWindows, listed_tiles
 from teramind.training.watch import Sample
 
@@ -125,10 +125,10 @@ class OwnImages:
         return self._windows(spec, "validation")
 
     def sample(self, spec: NetworkSpec) -> Sample | None:
-        """See `Material`: in the middle of the first validation block, or of the plane."""
-        pairs, blocks = self._pairs(), self.split.validation
-        area = blocks[0] if blocks else pairs.area
-        piece = piece_of(area, spec.patch)
+        """See `Material`: in the middle of the fullest validation block, or of the plane."""
+        pairs = self._pairs()
+        areas = self.split.validation or (pairs.area,)
+        piece = fullest([piece_of(area, spec.patch) for area in areas], pairs.raster)
         return Sample(
             generate=lambda network: generate_piece(network, pairs, piece),
             real=real_piece(pairs, spec.sections, piece),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from teramind.diffusion import sampling_steps
+from teramind.expression.raster import Raster
 from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import Network
@@ -26,6 +29,12 @@ def piece_of(area: Rect, patch: int) -> Rect:
     y = (area.y + (area.height - lengths[0]) // 2) // patch * patch
     x = (area.x + (area.width - lengths[1]) // 2) // patch * patch
     return Rect(max(y, 0), max(x, 0), *lengths)
+
+
+def fullest(pieces: Sequence[Rect], raster: Raster) -> Rect:
+    """The piece with most molecules in the middle section; background would show nothing."""
+    middle = raster.sections // 2
+    return max(pieces, key=lambda piece: int(raster.totals(section=middle, rect=piece).sum()))
 
 
 def generate_piece(network: Network, pairs: PairedImages, rect: Rect) -> NDArray[np.uint8]:
