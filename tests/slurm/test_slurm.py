@@ -1,5 +1,6 @@
 """The profile on a real Slurm: what jobs ask for, where their logs are, and how they end."""
 
+import json
 import os
 import re
 import signal
@@ -14,10 +15,12 @@ import yaml
 from cluster import output, wait_for
 from small_project import SLIDE, SmallProject, end
 from test_environments import RULE_PARTS
-from workflow_project import ROOT, planned
+from test_workflow_training import TRAINING
+from workflow_project import ROOT, Project, planned
 
 from teramind.config import parse_config
 from teramind.job_memory import slab_job_megabytes, stitch_megabytes
+from teramind.phantom import PANEL
 
 pytestmark = pytest.mark.slurm
 
@@ -188,3 +191,17 @@ def test_the_bundled_example_runs_verbatim(tmp_path):
     jobs = {rule: len(found) for rule, found in submitted(before).items()}
     assert jobs == {rule: number for rule, number in plan.items() if rule not in LOCAL}
     assert (tmp_path / "results/example/report.html").exists()
+
+
+@pytest.mark.slow
+def test_training_may_end_before_its_last_round(tmp_path):
+    """Its jobs read the workflow anew, and find their rounds though the network is there."""
+    train = TRAINING["train"] | {"steps": 2, "rounds": 4, "minutes": 1e-9}  # a step a round
+    project, before = Project(tmp_path, **TRAINING | {"train": train}), known()
+    (tmp_path / "panel.txt").write_text("\n".join(PANEL) + "\n")
+    project.run(*PROFILE, "--", "out/train/checkpoint.safetensors")
+    jobs = submitted(before)
+    rounds = ["train_r000", "train_r001", "train_r002", "train"]
+    assert [job["JobState"] for rule in rounds for job in jobs[rule]] == 4 * ["COMPLETED"]
+    records = [json.loads(p.read_text()) for p in project.results.glob("work/train/round_*.json")]
+    assert sorted(record["at"] for record in records) == ["step 1 of 2", *2 * ["step 2 of 2"]]
