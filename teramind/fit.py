@@ -13,6 +13,7 @@ from teramind.errors import UserError
 from teramind.network.spec import NetworkSpec, read_spec
 from teramind.split import Part
 from teramind.training.places import Places
+from teramind.training.start_fit import start_misfits
 
 PIXEL_TOLERANCE = 0.05
 """How far the pixel size may be from that of the training, as a share."""
@@ -25,13 +26,26 @@ def require_fit(config: Config) -> None:
         UserError: one line per key that differs, or one on a file that is no checkpoint.
     """
     path = Path(config.network.checkpoint)
-    if lines := list(windowless(config)):
+    if lines := [*windowless(config), *_start(config)]:
         raise UserError(*lines)
     if config.trains or config.converts or not path.is_file():
         return
     spec = read_spec(path)
     if lines := list(misfits(config, spec, path)) if spec else []:
         raise UserError(*lines)
+
+
+def _start(config: Config) -> Iterator[str]:
+    """One line per key that the network to go on from contradicts, if it is there.
+
+    A published one is left to the job, which can read it.
+    """
+    asked = config.train
+    if not (config.trains and asked and asked.start and Path(asked.start).is_file()):
+        return
+    spec = read_spec(asked.start) if Path(asked.start).suffix == ".safetensors" else None
+    if spec:
+        yield from start_misfits(config, asked, spec)
 
 
 def windowless(config: Config) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What does not fit the configuration is said before any job runs."""
 
 import pytest
-from workflow_project import config_with
+from workflow_project import config_with, write_network
 
 from teramind.config import parse_config
 from teramind.errors import UserError
@@ -33,3 +33,21 @@ def test_blocks_smaller_than_a_window_are_refused():
     with pytest.raises(UserError) as caught:
         require_fit(config(train__window=3, reference__split=split))
     assert "96 pixels, which fit nowhere in the validation part" in str(caught.value)
+
+
+def test_a_published_start_is_left_to_the_job(tmp_path):
+    (start := tmp_path / "last.ckpt").write_bytes(b"pickled")
+    require_fit(config(train={"start": str(start), "window": 2}))
+
+
+def test_every_key_that_a_start_contradicts_is_named(tmp_path):
+    write_network(start := tmp_path / "start.safetensors")  # base 2, embed 8
+    require_fit(config(train={"start": str(start), "window": 2, "base": 2}))
+    with pytest.raises(UserError) as caught:
+        require_fit(
+            config(train={"start": str(start), "window": 2, "base": 4}, network__stains=["DAPI"])
+        )
+    assert str(caught.value).splitlines() == [
+        f"train.start: {start} has stains ['DAPI', 'PolyT'], network.stains is ['DAPI']",
+        f"train.start: {start} has base 2, train.base is 4; leave it out",
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from teramind.network.repanel import repanel
 from teramind.training.material import Material, TrainingFiles, open_material, sizes_digest
 from teramind.training.parallel import team
 from teramind.training.rate import TrainSettings
+from teramind.training.start_fit import start_misfits
 from teramind.training.trainer import Trainer
 from teramind.training.watch import Watch, tensorboard
 
@@ -67,15 +67,8 @@ def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | No
         return None
     named = read_panel(asked.start_panel) if asked.start_panel else ()
     network = load_network(asked.start, panel=tuple(named))
-    spec = network.spec
-    wanted: dict[str, Any] = {"patch": config.network.patch, "sections": config.network.sections}
-    wanted |= {"stains": tuple(config.network.stains)}
-    wanted |= {key: getattr(asked, key) for key in asked.model_fields_set & {"base", "embed"}}
-    for key, value in wanted.items():
-        if getattr(spec, key) != value:
-            raise UserError(
-                f"train.start: {asked.start} has {key} {getattr(spec, key)}, the config {value}"
-            )
+    if lines := list(start_misfits(config, asked, network.spec)):
+        raise UserError(*lines)
     torch.manual_seed(asked.seed)  # of the weights of new genes
     return repanel(network, panel)
 
