@@ -66,14 +66,8 @@ def windowless(config: Config) -> Iterator[str]:
 
 def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:
     """One line per key of the configuration that the network's sizes contradict."""
-    asked = config.network
-    for key, found, wanted in (
-        ("patch", spec.patch, asked.patch),
-        ("sections", spec.sections, asked.sections),
-        ("stains", list(spec.stains), list(asked.stains)),
-    ):
-        if found != wanted:
-            yield f"network.{key}: {wanted}, but the checkpoint {path} has {found}"
+    for key, found, wanted in spec.differing(**config.network.sizes):
+        yield f"network.{key}: {wanted}, but the checkpoint {path} has {found}"
     trained, pixel = spec.pixel_size_um, config.plane.pixel_size_um
     if trained and abs(trained / pixel - 1) > PIXEL_TOLERANCE:
         yield f"plane.pixel_size_um: {pixel}, but the checkpoint {path} was trained at {trained}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,11 @@ class NetworkSection(Section):
     patch: Literal[32, 64, 128] = Field(description="patch edge P in pixels")
     sections: Literal[1, 4, 8, 16] = Field(4, description="expression sections S in a window")
     stains: tuple[Name, ...] = Field(("DAPI", "PolyT"), min_length=1, max_length=2)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        return {"patch": self.patch, "sections": self.sections, "stains": list(self.stains)}
 
 
 class Generate(Section):

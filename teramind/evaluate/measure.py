@@ -223,10 +223,12 @@ def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
             for name, pair in sums.items():
                 tally.add((subject, name), block, pair)
     for subject in images:
-        for name in ("per_mm2", "diameter_um", "grey", "nearest_um", "f1"):
-            if name != "f1" or (scene.real is not None and subject != "real"):
-                estimate = tally.estimate((subject, name), ratio)
-                yield Measure(subject, f"nuclei_{name}", np.nan, *estimate)
+        names = ["per_mm2", "diameter_um", "grey", "nearest_um"]
+        if scene.real is not None and subject != "real":
+            names.append("f1")
+        for name in names:
+            estimate = tally.estimate((subject, name), ratio)
+            yield Measure(subject, f"nuclei_{name}", np.nan, *estimate)
 
 
 def _nuclei_of(scene: Scene, image: Image, area: Rect) -> Nuclei:

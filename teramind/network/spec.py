@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,14 @@ class NetworkSpec:
     def attends(self, level: int) -> bool:
         """Whether the residual blocks of `level` are followed by image attention."""
         return self.patch >> level == ATTENTION_EDGE
+
+    def differing(self, **wanted: Any) -> Iterator[tuple[str, Any, Any]]:
+        """Name, own value and the wanted one of sizes that differ; several stains as a list."""
+        for name, value in wanted.items():
+            own = getattr(self, name)
+            own = list(own) if isinstance(own, tuple) else own
+            if own != value:
+                yield name, own, value
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready form; `from_dict` reads it back."""

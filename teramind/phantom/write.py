@@ -13,8 +13,13 @@ from teramind.files import atomic_path
 from teramind.phantom.make import STAINS, Phantom
 
 FILES = (
-    *("molecules.parquet", "cells.parquet", "images.ome.tif", "nuclei.ome.tif"),
-    *("regions.tif", "regions.csv", "panel.txt"),
+    "molecules.parquet",
+    "cells.parquet",
+    "images.ome.tif",
+    "nuclei.ome.tif",
+    "regions.tif",
+    "regions.csv",
+    "panel.txt",
 )
 """Names of a phantom's files."""
 

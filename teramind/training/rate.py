@@ -20,7 +20,7 @@ class TrainSettings:
     precision: str = "auto"
     ema: float = 0.999
     loss: str = "shifted"
-    borders: float = 0.0
+    borders: float = 1.0
     dropout: float = 0.1
     seed: int = 0
     save_minutes: float = 5.0

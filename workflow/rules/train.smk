@@ -56,14 +56,14 @@ if settings.trains:
     # resumable states lie beside the outputs, not among them: Snakemake would delete them when a
     # job is killed.
     #
-    # A network that is there keeps the chain that made it: with another one Snakemake would train
-    # it again, though `train.rounds` changes none of its numbers. A cluster's job reads this anew
-    # while the chain grows or is made again, whether the network is there by then or not: to it
-    # the chain is the records that are left, and the round at work has lost its own.
-    LEFT = len(list(Path(results("work/train")).glob("round_*.json")))
+    # A network that is there keeps the chain that made it, told by its records: with another one
+    # Snakemake would train again, though `train.rounds` changes none of its numbers. A cluster's job
+    # reads this anew when the records before its own are there, and takes the chain from them, too.
+    # A round that may be at work has a rule in any case; one that nobody asks for does no harm.
+    RECORDS = len(list(Path(results("work/train")).glob("round_*.json")))
     KEPT = Path(CHECKPOINT).exists() or not workflow.is_main_process
-    LAST_ROUND = LEFT if KEPT else settings.train.rounds - 1
-    ROUNDS = [*range(max(settings.train.rounds - 1, LEFT + 1)), LAST_ROUND]
+    LAST_ROUND = RECORDS if KEPT else settings.train.rounds - 1
+    ROUNDS = [*range(max(settings.train.rounds - 1, RECORDS + 1)), LAST_ROUND]
     LEARNED_FROM = (
         {"lists": [given(path) for path in settings.train.tiles.lists]}
         if settings.train.tiles
