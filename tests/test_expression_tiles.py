@@ -296,6 +296,26 @@ def test_a_region_beyond_the_tiles_is_refused_with_their_extent(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+ROW = Rect(256, 0, 256, 1280)  # tiles (1, 0) to (1, 4)
+
+
+def test_a_hole_in_the_tiles_under_a_region_is_refused_with_the_first_that_is_missing(tmp_path):
+    for column in (0, 4):
+        write_tile(tmp_path, 1, column)
+    for around in (ROW, Rect(256, 512, 256, 256)):
+        with pytest.raises(UserError, match=r": 3 of the tiles .* is that of y 256..511, x 256..5"):
+            bin_tiles(tmp_path, tmp_path / "r", region=ROW, around=ROW)
+        with pytest.raises(UserError, match=r": 1 of the tiles .*, the first is .*, x 512..76"):
+            bin_tiles(tmp_path, tmp_path / "r", region=Rect(256, 600, 16, 16), around=around)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_missing_tile_that_its_neighbours_frames_cover_is_no_hole(tmp_path):
+    for column in (0, 2, 4):
+        write_tile(tmp_path, 1, column)
+    assert bin_tiles(tmp_path, tmp_path / "r", region=ROW, around=ROW)["tiles"] == 3
+
+
 def test_genes_of_the_tiles_are_found_by_name(tmp_path):
     coords = np.array([[128, 129], [128, 128], [1, 3]])  # section 0 gene b, section 1 gene a
     write_tile(tmp_path, 1, 1, coords=coords, data=np.array([4, 9]))

@@ -16,6 +16,7 @@ from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Source
+from teramind.expression.tile_file import TILE
 from teramind.expression.tiles import ExpressionTiles, TileSettings
 from teramind.files import atomic_path
 from teramind.geometry import EMPTY, Rect
@@ -57,9 +58,10 @@ def bin_expression(
     `extent` is in pixels of the plane, None the data's own. `settings` is the dataclass of the
     kind, None its defaults. `minimum_overlap` is the fraction of panel genes the data must have.
     `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of molecules outside.
-    `region` is what will be generated, in pixels; tiles must cover it, other data overlap it. Of
-    tiles only those that reach `around` are read, by default all. `bounds` is the volume, which
-    tiles with their frames exceed; None the extent.
+    `region` is what will be generated, in pixels; tiles must cover it, where one is missing by
+    their neighbours' frames, and other data overlap it. Of tiles only those that reach `around` are
+    read, by default all. `bounds` is the volume, which tiles with their frames exceed; None the
+    extent.
     Raises UserError for any fault of the data or settings, and then leaves no raster.
     """
     path = Path(source)
@@ -74,6 +76,7 @@ def bin_expression(
     )
     if region and isinstance(data, ExpressionTiles):
         _require_overlap(path, region, data.bounds, whole=True)
+        _require_no_hole(path, region, data)
     match = match_genes(data.molecules, panel, synonyms)
     match.require(minimum_overlap)
     writer = RasterWriter(
@@ -176,6 +179,16 @@ def _require_overlap(path: Path, region: Rect, data: Rect, *, whole: bool) -> No
         raise UserError(
             f"region: {_pixels(region)} lie {'partly ' * (shared != EMPTY)}outside the data"
             f" {path}, which cover {_pixels(data)}"
+        )
+
+
+def _require_no_hole(path: Path, region: Rect, data: ExpressionTiles) -> None:
+    lacking = data.lacking(region)
+    if lacking:
+        first = Rect(lacking[0][0] * TILE, lacking[0][1] * TILE, TILE, TILE)
+        raise UserError(
+            f"{path}: {len(lacking)} of the tiles under the region {_pixels(region)} are missing,"
+            f" the first is that of {_pixels(first)}: unpack or fetch them all"
         )
 
 

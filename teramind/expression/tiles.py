@@ -75,6 +75,14 @@ class ExpressionTiles:
         """The smallest rectangle that holds the frames of all tiles that are read, in pixels."""
         return _bounds(self.tiles).grown(FRAME) if self.tiles else EMPTY
 
+    def lacking(self, region: Rect) -> list[Position]:
+        """Return the tiles that `region` wants for pixels that no other tile's frame reaches."""
+        rows = range(region.y // FRAME, -(-region.bottom // FRAME))
+        columns = range(region.x // FRAME, -(-region.right // FRAME))
+        quarters = ((row, column) for row in rows for column in columns)
+        bare = (quarter for quarter in quarters if _owner(quarter, self.tiles) is None)
+        return sorted({(row // 2, column // 2) for row, column in bare})
+
     def read(self, index: Mapping[str, int]) -> Iterator[Molecules]:
         """Yield the molecules of the genes in `index`, which maps names to the panel's indices."""
         targets = np.array([index.get(name, -1) for name in self.names])
