@@ -90,9 +90,10 @@ def _describe_zarr(path: Path) -> SourceImage:
         first = scales["datasets"][0]
         array: Any = zarr.open_array(_inside(path, str(first["path"])), mode="r")
         axes = "".join(str(axis["name"]).upper() for axis in scales["axes"])
-        units = {axis["name"]: axis.get("unit") for axis in scales["axes"]}
-        steps = [t["scale"] for t in first["coordinateTransformations"] if t["type"] == "scale"]
-        scale = dict(zip(axes, map(float, steps[0]), strict=True))
+        units = dict(zip(axes, (axis.get("unit") for axis in scales["axes"]), strict=True))
+        moves = [*first["coordinateTransformations"], *scales.get("coordinateTransformations", [])]
+        steps = [map(float, move["scale"]) for move in moves if move["type"] == "scale"]
+        scale = {a: math.prod(s) for a, *s in zip(axes, steps[0], *steps[1:], strict=True)}
         lengths = dict(zip(axes, array.shape, strict=True))
         omero = described.get("omero") or {}
         names = tuple(str(channel.get("label", "")) for channel in omero.get("channels", []))
@@ -101,7 +102,7 @@ def _describe_zarr(path: Path) -> SourceImage:
         raise UserError(f"image {path}: has {lengths['T']} time points; needs one")
     if math.prod(array.chunks) > LARGEST or 0 in array.shape:
         raise UserError(f"image {path}: {array.shape} in chunks of {array.chunks}; cannot be read")
-    sizes = {scale[a] * _UM.get(str(units[a.lower()]), math.nan) for a in "YX"}
+    sizes = {scale[a] * _UM.get(str(units[a]), math.nan) for a in "YX"}
     return SourceImage(path, array, axes, _edge(sizes, path, "coordinateTransformations"), names)
 
 

@@ -211,8 +211,10 @@ def test_constant_images_are_refused(tmp_path):
     assert refusal(source).endswith("PolyT is constant, grey level 7 everywhere")
 
 
-def write_zarr(path, a, *, version, axes="czyx", step=0.5, unit="micrometer", names=STAINS):
-    """An OME-Zarr of NGFF 0.4 or 0.5 with two levels."""
+def write_zarr(
+    path, a, *, version, axes="czyx", step=0.5, unit="micrometer", names=STAINS, **whole
+):
+    """An OME-Zarr of NGFF 0.4 or 0.5 with two levels; `whole` is said of both."""
     group = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2)
     for level in range(2):
         part = a[..., :: 2**level, :: 2**level]
@@ -227,9 +229,9 @@ def write_zarr(path, a, *, version, axes="czyx", step=0.5, unit="micrometer", na
         for k in range(2)
     ]
     described = [
-        {"name": n, "type": "space", "unit": unit} if n in "zyx" else {"name": n} for n in axes
+        {"name": n, "type": "space", "unit": unit} if n in "zyxYX" else {"name": n} for n in axes
     ]
-    found = {"multiscales": [{"version": version, "axes": described, "datasets": levels}]}
+    found = {"multiscales": [{"version": version, "axes": described, "datasets": levels} | whole]}
     if names:
         found["omero"] = {"channels": [{"label": name} for name in names]}
     group.attrs.update({"ome": found} if version == "0.5" else found)
@@ -250,6 +252,24 @@ def test_ome_zarr_may_have_one_time_point(tmp_path):
     more = np.repeat(a[None], 2, 0)
     source = write_zarr(tmp_path / "b.zarr", more, version="0.4", axes="tczyx")
     assert refusal(source).endswith("has 2 time points; needs one")
+
+
+def test_a_scale_of_all_levels_of_an_ome_zarr_is_applied_after_that_of_its_own(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    moves = [
+        {"type": "scale", "scale": [1.0, 1.0, 0.25, 0.25]},
+        {"type": "translation", "translation": [0.0, 0.0, 9.0, 9.0]},
+    ]
+    source = write_zarr(
+        tmp_path / "a.zarr", a, version="0.4", step=2.0, coordinateTransformations=moves
+    )
+    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
+
+
+def test_axes_of_an_ome_zarr_may_be_capitals(tmp_path):
+    a = pixels(2, 1, 40, 60)
+    source = write_zarr(tmp_path / "a.zarr", a, version="0.4", axes="CZYX")
+    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
 
 
 def test_the_order_of_bytes_does_not_matter(tmp_path):
