@@ -189,6 +189,15 @@ def test_a_lost_chunk_is_an_error_and_not_an_empty_brain(tmp_path, name):
         Raster.open(tmp_path / "r").totals(section=0, rect=Rect(0, 0, 160, 160))
 
 
+@pytest.mark.parametrize(("content", "fault"), [(None, "chunks lost"), (b"no chunk", "damaged")])
+def test_where_a_section_is_occupied_is_not_told_from_faulty_chunks(tmp_path, content, fault):
+    write(tmp_path / "r", [(0, 0, 100, 0, 7)])
+    (chunk,) = (tmp_path / "r/section_000/bin/c").iterdir()
+    chunk.write_bytes(content) if content else chunk.unlink()
+    with pytest.raises(UserError, match=f"section_000: {fault}"):
+        Raster.open(tmp_path / "r").occupied(section=0, rect=Rect(0, 0, 160, 160), edge=BIN)
+
+
 def test_a_lost_array_is_an_error(tmp_path):
     write(tmp_path / "r", [(0, 0, 100, 0, 7)])
     shutil.rmtree(tmp_path / "r/section_001/gene")

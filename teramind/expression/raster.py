@@ -153,11 +153,11 @@ class Raster:
         `edge` must be a multiple of a bin, and the rectangle's sides multiples of `edge`.
         """
         found = np.zeros((rect.height // edge, rect.width // edge), bool)
-        arrays = self._section_arrays(section)
+        pointers = self._section_arrays(section)["block_pointer"]
         rows, columns = block_grid(self.extent)
         for row in range(rows):
-            pointer = arrays["block_pointer"][row * columns : (row + 1) * columns + 1]
-            bins = arrays["bin"][int(pointer[0]) : int(pointer[-1])].astype(np.int64)
+            pointer = pointers[row * columns : (row + 1) * columns + 1]
+            bins = self._stored(section, "bin", pointer).astype(np.int64)
             block = np.repeat(np.arange(columns), np.diff(pointer))
             y = (self.extent.y - rect.y + BIN * (row * BLOCK + bins // BLOCK)) // edge
             x = (self.extent.x - rect.x + BIN * (block * BLOCK + bins % BLOCK)) // edge
@@ -196,19 +196,30 @@ class Raster:
 
     def _read(self, section: int, first: int, last: int) -> dict[int, _Entries]:
         """Read the consecutive blocks [first, last) of a section."""
-        arrays = self._section_arrays(section)
-        pointer = arrays["block_pointer"][first : last + 1]
-        span = slice(int(pointer[0]), int(pointer[-1]))
-        with foreign(f"{self._path}/{section_name(section)}: damaged, write it again"):
-            bins, gene, count = (arrays[name][span] for name in ("bin", "gene", "count"))
-        if (bins >= BLOCK * BLOCK).any() or (gene >= len(self.panel)).any() or (count == 0).any():
-            raise UserError(f"{self._path}/{section_name(section)}: chunks lost: write it again")
+        pointer = self._section_arrays(section)["block_pointer"][first : last + 1]
+        bins, gene, count = (
+            self._stored(section, name, pointer) for name in ("bin", "gene", "count")
+        )
         y, x = (bins // BLOCK).astype(np.uint8), (bins % BLOCK).astype(np.uint8)
-        parts = [slice(a, b) for a, b in pairwise((pointer - span.start).tolist())]
+        parts = [slice(a, b) for a, b in pairwise((pointer - pointer[0]).tolist())]
         return {
             number: _Entries(y[part].copy(), x[part].copy(), gene[part].copy(), count[part].copy())
             for number, part in enumerate(parts, first)
         }
+
+    def _stored(self, section: int, name: str, pointer: NDArray[np.int64]) -> NDArray[Any]:
+        """Read what consecutive blocks have in one of a section's arrays; UserError if it is lost.
+
+        `pointer` is that of the blocks, and of the one behind them.
+        """
+        where = f"{self._path}/{section_name(section)}"
+        with foreign(f"{where}: damaged, write it again"):
+            array = self._section_arrays(section)[name]
+            values: NDArray[Any] = array[int(pointer[0]) : int(pointer[-1])]
+        most = {"bin": BLOCK * BLOCK, "gene": len(self.panel)}
+        if (values == 0 if name == "count" else values >= most[name]).any():
+            raise UserError(f"{where}: chunks lost: write it again")
+        return values
 
     def _keep(self, key: tuple[int, int], block: _Entries) -> None:
         if key not in self._cache:
