@@ -124,6 +124,16 @@ def test_values_that_are_no_counts_are_located(tmp_path, value):
         run(tmp_path / "c.h5ad", tmp_path)
 
 
+@pytest.mark.parametrize("narrow", [np.uint8, np.int8, np.uint16])
+def test_counts_stored_in_parts_add_up_in_any_type(tmp_path, narrow):
+    most = np.iinfo(narrow).max
+    twice = sparse.csr_matrix(
+        (np.full(2, most, narrow), np.zeros(2, int), np.array([0, 2])), shape=(1, 4)
+    )
+    cells([[0, 0, 0, 0]], path=tmp_path / "c.h5ad", matrix=lambda _: twice)
+    assert run(tmp_path / "c.h5ad", tmp_path)["molecules"] == 2 * int(most)
+
+
 def test_a_layer_replaces_x(tmp_path):
     cells(path=tmp_path / "c.h5ad")
     with pytest.raises(UserError, match="layers/normalised, cell 0"):

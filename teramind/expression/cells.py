@@ -191,8 +191,8 @@ class CellTable:
         step = max(1, _CHUNK_VALUES // max(genes, 1))
         for start in range(0, cells, step):
             with foreign(f"{self.path}, {name}: cannot be read"):
-                chunk = sparse.csr_array(matrix[start : start + step])
-                chunk.sum_duplicates()
+                chunk = sparse.csr_array(matrix[start : start + step], dtype=np.float64)
+                chunk.sum_duplicates()  # which would wrap around in the narrow types of some files
             self._require_counts(chunk, start, name, file)
             yield start, chunk.tocoo()
 
