@@ -1,6 +1,7 @@
 """Cells x genes files: counts conserved, molecules near their cell, faults named."""
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +171,16 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     (tmp_path / "text.h5ad").write_text("x")
     with pytest.raises(UserError, match="not an AnnData file"):
         run(tmp_path / "text.h5ad", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["obs", "var", "obsm", "layers"])
+def test_files_of_an_old_anndata_are_refused_with_the_remedy(tmp_path, part):
+    cells(path=tmp_path / "c.h5ad")
+    with h5py.File(tmp_path / "c.h5ad", "r+") as file:
+        del file[part]
+        file[part] = np.zeros(30, [("index", "S4"), ("spatial", "f8", 2)])
+    with pytest.raises(UserError, match=r"c\.h5ad: written by an anndata before 0\.7: read it"):
+        run(tmp_path / "c.h5ad", tmp_path)
 
 
 def test_counts_by_column_are_turned_while_they_fit_in_memory(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from anndata.io import read_elem
 from teramind.errors import UserError, foreign
 
 _PARTS = ("X", "obs", "var", "obsm")
+_GROUPS = ("obs", "var", "obsm", "layers")
 _CHUNK = 1 << 20
 _DENSEST = 1100
 """Values' bytes per byte of a file: gzip reaches 1032 on zeros."""
@@ -25,7 +26,7 @@ def open_h5ad(path: Path) -> h5py.File:
     """Open a file whose every value lies in the file itself.
 
     Raises:
-        UserError: for a missing or foreign file, and one that points outside itself.
+        UserError: for a missing, foreign or outdated file, and one that points outside itself.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file: give an AnnData file (.h5ad)")
@@ -39,6 +40,11 @@ def open_h5ad(path: Path) -> h5py.File:
                     f" {', '.join(_PARTS)} expected in it"
                 )
             _require_own_values(file, path)
+            if any(isinstance(file.get(part), h5py.Dataset) for part in _GROUPS):
+                raise UserError(
+                    f"{path}: written by an anndata before 0.7: read it with"
+                    " anndata.read_h5ad and write it again"
+                )
         except BaseException:
             file.close()
             raise
