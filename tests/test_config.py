@@ -114,6 +114,11 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "have one are 44 and 46",
         ),
         (
+            {"download__sha256": {"main": 64 * "0"}},
+            "download.sha256: got 'main'; must be one of gene_638850.zip, gene_609882.zip, "
+            "gene_609889.zip, main.zip, supp_m.zip, supp_f.zip",
+        ),
+        (
             {"region": [0, 0, 160, 32]},
             "region: got [0, 0, 160, 32]; must lie inside the plane [0, 0, 128, 192]",
         ),

@@ -20,7 +20,7 @@ MOST_JOBS = 200_000
 
 def conflicts(config: Config) -> Iterator[str]:
     """One line for every pair of keys that contradict each other."""
-    yield from published_conflicts(config.expression, config.network)
+    yield from published_conflicts(config.expression, config.network, config.download)
     yield from _sections(config)
     yield from _stains(config)
     yield from _phantom(config)

@@ -41,14 +41,20 @@ def archive_of(value: str, names: dict[str, str]) -> str | None:
     return names.get(value.removeprefix(PREFIX)) if value.startswith(PREFIX) else None
 
 
-def published_conflicts(expression: Expression, network: NetworkSection) -> Iterator[str]:
-    """What is wrong with `published:` names, one line each."""
+def published_conflicts(
+    expression: Expression, network: NetworkSection, download: Download
+) -> Iterator[str]:
+    """What is wrong with `published:` names and the sums of archives, one line each."""
     for key, value, names in (
         ("expression.source", expression.source, BRAINS),
         ("network.checkpoint", network.checkpoint, NETWORKS),
     ):
         if value.startswith(PREFIX) and archive_of(value, names) is None:
             yield f"{key}: got {value!r}; must be {', '.join(map(repr, names))} behind {PREFIX!r}"
+    archives = [*BRAINS.values(), *NETWORKS.values()]
+    for name in download.sha256:
+        if name not in archives:
+            yield f"download.sha256: got {name!r}; must be one of {', '.join(archives)}"
     kind = getattr(expression, "kind", "tiles")
     if archive_of(expression.source, BRAINS) and kind != "tiles":
         yield f"expression.kind: got {kind!r}; must be 'tiles' for {expression.source}"
