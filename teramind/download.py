@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import pooch
 import requests
 
 from teramind.archives import open_zip
@@ -41,7 +42,7 @@ def fetch(
         folder: where it belongs; a file that is there and has the right sum is kept.
         url: folder of the file on a server.
         sha256: its sum, if known; else the one recorded beside it as `<name>.sha256`, which is
-            written on first use.
+            written on first use, and anew where another sum was given and right.
         wait: seconds before a second attempt; doubles with every further one.
 
     Returns:
@@ -49,38 +50,30 @@ def fetch(
 
     Raises:
         UserError: when it cannot be fetched, does not fit on the disk, has another sum or is no
-            zip archive.
+            zip archive, and when the recorded sum is none.
     """
     source, target, noted = f"{url}/{name}", folder / name, folder / f"{name}.sha256"
     folder.mkdir(parents=True, exist_ok=True)
     known = sha256 or _recorded(noted)
-    try:
-        pooch.retrieve(
-            source,
-            known_hash=known and f"sha256:{known}",
-            fname=name,
-            path=folder,
-            downloader=ResumingDownload(folder / f"{name}.part", wait=wait),
-        )
-    except requests.RequestException as error:
-        raise UserError(
-            f"{source}: cannot be fetched ({_reason(error)}); run again to go on where it ended, "
-            f"or put the file at {target}"
-        ) from error
-    except UserError:
-        raise
-    except ValueError as error:  # pooch's word for a wrong sum
-        raise UserError(f"{source}: {error}") from error
+    if not target.exists() or (known and known != _sum(target)):
+        download = ResumingDownload(folder / f"{name}.part", wait=wait)
+        try:
+            download(source, target, sha256=known)
+        except requests.RequestException as error:
+            raise UserError(
+                f"{source}: cannot be fetched ({_reason(error)}); run again to go on where it "
+                f"ended, or put the file at {target}"
+            ) from error
     open_zip(target).close()
-    found = known or pooch.file_hash(str(target))
-    if not noted.exists():
+    found = known or _sum(target)
+    if sha256 or not noted.exists():
         with atomic_path(noted) as temporary:
             temporary.write_text(f"{found}  {name}\n", encoding="utf-8")
     return {"url": source, "bytes": target.stat().st_size, "sha256": found}
 
 
 class ResumingDownload:
-    """A downloader for pooch that keeps what arrived, and asks for the rest only.
+    """A download that keeps what arrived, and asks for the rest only.
 
     What arrived lies in `part`, beside a note of the version it belongs to; when the file on the
     server has changed since, the download starts anew.
@@ -90,15 +83,16 @@ class ResumingDownload:
         self.part, self.wait = part, wait
         self.note = part.with_name(f"{part.name}.json")
 
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
-        """Fetch `url` to `output_file`; see `pooch.retrieve`."""
+    def __call__(self, url: str, target: Path, *, sha256: str | None) -> None:
+        """Fetch `url`; `target` is replaced once it is a whole archive of this sum, if any."""
         with self._alone() as file:
             while self._begun().get("bytes") != file.tell():
                 self._persist(url, file)
             file.flush()
             os.fsync(file.fileno())
             self._require_zip(url)
-            self.part.replace(output_file)
+            self._require_sum(url, sha256)
+            self.part.replace(target)
         self.note.unlink()
 
     def _require_zip(self, url: str) -> None:
@@ -108,6 +102,16 @@ class ResumingDownload:
         except UserError:
             self.part.unlink()
             raise UserError(f"{url}: what came is not a zip archive") from None
+
+    def _require_sum(self, url: str, sha256: str | None) -> None:
+        """Keep nothing that is another file than the one known."""
+        if sha256 and (found := _sum(self.part)) != sha256:
+            self.part.unlink()
+            self.note.unlink()
+            raise UserError(
+                f"{url}: expected sha256:{sha256} but got {found}; run again, or mend the sum: that"
+                f" of download.sha256, or else the one in {self.part.with_suffix('.sha256')}"
+            )
 
     @contextmanager
     def _alone(self) -> Iterator[IO[bytes]]:
@@ -205,9 +209,20 @@ class Progress:
             )
 
 
+def _sum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _recorded(path: Path) -> str | None:
-    """The sum in a file such as `sha256sum` writes; None if there is none."""
-    return path.read_text(encoding="utf-8").split()[0] if path.exists() else None
+    """The sum in a file such as `sha256sum` writes; None if there is no file."""
+    if not path.exists():
+        return None
+    found = re.match(rb"[0-9a-f]{64}\b", path.read_bytes())
+    if not found:
+        raise UserError(f"{path}: begins with no SHA-256 sum; give download.sha256, or remove it")
+    return found[0].decode()
 
 
 def _version(response: requests.Response) -> str | None:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import io
 import shutil
+import sys
 import zipfile
 from collections import namedtuple
 
@@ -119,6 +120,35 @@ def test_a_wrong_sum_is_refused_and_nothing_kept(server, tmp_path):
     with pytest.raises(UserError, match=f"{NAME}: .*expected sha256:{'0' * 64} but got {SUM}"):
         get(server, tmp_path, sha256="0" * 64)
     assert left(tmp_path) == set()
+
+
+def test_a_run_killed_while_the_sum_is_checked_leaves_all_to_the_next(
+    server, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            get(server, tmp_path, sha256=SUM)
+    assert left(tmp_path) == {f"{NAME}.part", f"{NAME}.part.json"}
+    server.requests.clear()
+    assert get(server, tmp_path, sha256=SUM)["sha256"] == SUM
+    assert server.requests == []
+    assert left(tmp_path) == {NAME, f"{NAME}.sha256"}
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff\xfe", b"0" * 63, b"0" * 65])
+def test_a_record_that_is_no_sum_is_refused_until_one_is_given(server, tmp_path, record):
+    (tmp_path / f"{NAME}.sha256").write_bytes(record)
+    with pytest.raises(UserError, match=rf"{NAME}\.sha256: begins with no SHA-256 sum"):
+        get(server, tmp_path)
+    get(server, tmp_path, sha256=SUM)
+    assert get(server, tmp_path)["sha256"] == SUM
+
+
+def test_a_sum_that_was_given_and_holds_replaces_the_recorded_one(server, tmp_path):
+    (tmp_path / f"{NAME}.sha256").write_text(f"{'0' * 64}  {NAME}\n")
+    get(server, tmp_path, sha256=SUM)
+    assert get(server, tmp_path)["sha256"] == SUM
 
 
 def test_what_was_recorded_once_must_come_again(server, tmp_path):
