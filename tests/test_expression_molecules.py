@@ -65,6 +65,19 @@ def test_reading_a_longer_table_holds_no_more_memory(tmp_path):
     assert most_held(40) < 2 * most_held(4)
 
 
+def test_reading_a_larger_row_group_holds_no_more_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("teramind.expression.batches._BATCH_ROWS", 1 << 10)
+    monkeypatch.setattr("teramind.expression.batches._BUFFER_BYTES", 1 << 12)
+
+    def most_held(rows):
+        source = tmp_path / f"{rows}.parquet"
+        table(rows).to_parquet(source, use_dictionary=False, row_group_size=rows)
+        before = pa.total_allocated_bytes()
+        return max(pa.total_allocated_bytes() - before for _ in read_batches(source, COLUMNS))
+
+    assert most_held(200_000) < 2 * most_held(40_000)
+
+
 @pytest.mark.parametrize("name", ["m.csv", "m.csv.gz", "m.parquet"])
 def test_every_format_gives_the_same_histogram(tmp_path, name):
     frame = table()

@@ -17,6 +17,7 @@ from teramind.expression.csv_batches import csv_batches, csv_header
 from teramind.expression.sections import section_label
 
 _BATCH_ROWS = 1 << 19
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def read_batches(path: Path, columns: MoleculeColumns) -> Iterator[Batch]:
 
 
 def _parquet_batches(path: Path, columns: MoleculeColumns) -> Iterator[pa.RecordBatch]:
-    with pa.parquet.ParquetFile(path) as file:
+    # By default all that is wanted of a group is read ahead, however large the group is.
+    options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+    with pa.parquet.ParquetFile(path, **options) as file:
         _require_columns(path, columns, file.schema_arrow.names)
         for group in range(file.num_row_groups):  # one reader of all keeps what it has read
             yield from file.iter_batches(_BATCH_ROWS, [group], list(columns.names))
