@@ -176,6 +176,13 @@ def test_parquet_genes_may_be_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_a_column_with_more_names_than_there_are_genes_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("teramind.expression.molecules._MOST_GENES", 3)
+    with pytest.raises(UserError, match="column gene: more than 3 different values: name a col"):
+        run(save(table(), tmp_path / name), tmp_path)
+
+
 def test_missing_columns_are_named_beside_those_present(tmp_path, name):
     with pytest.raises(UserError, match=r"missing: global_x; present: gene, x, y, z"):
         run(save(table(), tmp_path / name), tmp_path, columns=MoleculeColumns(x="global_x"))

@@ -18,6 +18,7 @@ from teramind.geometry import Rect
 
 __all__ = ["MoleculeColumns", "MoleculeSettings", "MoleculeTable"]
 
+_MOST_GENES = 1_000_000
 _MOST_SECTIONS = 10_000
 
 
@@ -64,7 +65,7 @@ class MoleculeTable:
             high = np.maximum(high, places.max(axis=1, where=finite, initial=-np.inf))
             _tally(self.molecules, batch.gene, batch.genes)
             _tally(self.molecules_per_label, batch.section, batch.sections)
-            self._require_few_labels()
+            self._require_few_names()
         self._require_rows(rows, bad, first_bad)
         self.extent: Rect = spanned(
             (low[0], low[1]),
@@ -107,12 +108,19 @@ class MoleculeTable:
                 f" finite coordinates, the first is row {first_bad}: remove or mend them"
             )
 
-    def _require_few_labels(self) -> None:
-        if len(self.molecules_per_label) > _MOST_SECTIONS:
-            raise UserError(
-                f"{self.path}, column {self.settings.columns.section}: more than {_MOST_SECTIONS}"
-                " different values: name a column that numbers sections, or none"
-            )
+    def _require_few_names(self) -> None:
+        """Refuse a column whose values are too many to be what it is said to hold."""
+        columns = self.settings.columns
+        labels = self.molecules_per_label
+        for column, found, most, right in (
+            (columns.gene, self.molecules, _MOST_GENES, "names genes"),
+            (columns.section, labels, _MOST_SECTIONS, "numbers sections, or none"),
+        ):
+            if len(found) > most:
+                raise UserError(
+                    f"{self.path}, column {column}: more than {most} different values:"
+                    f" name a column that {right}"
+                )
 
 
 def _pixel_size(units: str, pixel_size_um: float | None, path: Path) -> float:
