@@ -60,6 +60,11 @@ def read_batches(path: Path, columns: MoleculeColumns) -> Iterator[Batch]:
             yield _decode(batch, columns, path)
 
 
+def first_row(path: Path) -> int:
+    """Return the number of a table's first row: that of a CSV follows its header, row 1."""
+    return 1 if path.suffix == ".parquet" else 2
+
+
 def _parquet_batches(path: Path, columns: MoleculeColumns) -> Iterator[pa.RecordBatch]:
     # By default all that is wanted of a group is read ahead, however large the group is.
     options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.errors import UserError
-from teramind.expression.batches import MoleculeColumns, read_batches
+from teramind.expression.batches import MoleculeColumns, first_row, read_batches
 from teramind.expression.sections import match_sections
 from teramind.expression.source import Molecules, spanned, to_pixels
 from teramind.geometry import Rect
@@ -58,7 +58,7 @@ class MoleculeTable:
             places = np.stack([batch.y, batch.x])
             finite = np.isfinite(places).all(axis=0)
             if not bad and not finite.all():
-                first_bad = rows + int(np.argmin(finite)) + 1
+                first_bad = rows + int(np.argmin(finite)) + first_row(self.path)
             bad += int((~finite).sum())
             rows += len(batch.y)
             low = np.minimum(low, places.min(axis=1, where=finite, initial=np.inf))

@@ -128,13 +128,13 @@ def twice(folder):
             "marker was reached"),
         row("gzip of nothing", file("m.csv.gz", gzip.compress(b"")), NO_HEADER),
         row("a coordinate of NaN", coordinate("nan"),
-            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 1: remove or "
+            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 2: remove or "
             "mend them"),
         row("an infinite coordinate", coordinate("-inf"),
-            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 1: remove or "
+            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 2: remove or "
             "mend them"),
         row("a coordinate beyond float64", coordinate("1e400"),
-            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 1: remove or "
+            "{}, columns x and y: 1 of 1 rows hold no finite coordinates, the first is row 2: remove or "
             "mend them"),
         row("a coordinate in another galaxy", coordinate("1e300"),
             "{}: 1 of 1 molecules lie outside the extent y 0..79, x 0..79 pixels; the data covers "
