@@ -170,12 +170,12 @@ def test_presets_read_the_columns_of_their_format(tmp_path, preset):
     assert np.argwhere(dense).tolist() == [[0, 1, section, PANEL.index("Th")]]
 
 
-def test_parquet_genes_may_be_bytes(tmp_path):
-    frame = table().assign(gene=lambda f: f.gene.str.encode("utf-8"))
+def test_parquet_genes_and_sections_may_be_bytes(tmp_path):
+    frame = table().astype({"z": str})
+    frame = frame.assign(**{name: frame[name].str.encode("utf-8") for name in ("gene", "z")})
     run(save(frame, tmp_path / "m.parquet"), tmp_path, minimum_overlap=1)
 
 
-@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
 @pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
 def test_a_column_with_more_names_than_there_are_genes_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.setattr("teramind.expression.molecules._MOST_GENES", 3)
@@ -183,6 +183,7 @@ def test_a_column_with_more_names_than_there_are_genes_is_refused(tmp_path, monk
         run(save(table(), tmp_path / name), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
 def test_missing_columns_are_named_beside_those_present(tmp_path, name):
     with pytest.raises(UserError, match=r"missing: global_x; present: gene, x, y, z"):
         run(save(table(), tmp_path / name), tmp_path, columns=MoleculeColumns(x="global_x"))

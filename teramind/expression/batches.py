@@ -105,7 +105,8 @@ def _decode(batch: pa.RecordBatch, columns: MoleculeColumns, path: Path) -> Batc
     else:
         section, values = np.zeros(len(batch), np.int64), [""]
     y, x = (_numbers(batch.column(name), name, path) for name in (columns.y, columns.x))
-    labels = [section_label(value) if columns.section else "" for value in values]
+    with foreign(f"{path}, column {columns.section}: must be numbers or UTF-8 text"):
+        labels = [section_label(_decoded(value)) if columns.section else "" for value in values]
     with foreign(f"{path}, column {columns.gene}: names must be UTF-8 text"):
         return Batch(y, x, gene, [_text(name) for name in genes], section, labels)
 
@@ -123,7 +124,12 @@ def _codes(column: pa.Array, name: str, path: Path) -> tuple[NDArray[np.int64], 
 
 def _text(name: object) -> str:
     """A gene name; blanks around it, as padded columns have them, are no part of it."""
-    return (name.decode() if isinstance(name, bytes) else str(name)).strip()
+    return str(_decoded(name)).strip()
+
+
+def _decoded(value: object) -> object:
+    """A value of a column, text where Parquet has it as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _numbers(column: pa.Array, name: str, path: Path) -> NDArray[np.float64]:
