@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.errors import UserError
+
 RECORD = np.dtype([("key", "<u8"), ("count", "<u4")])
 MAX_COUNT = int(np.iinfo(np.uint32).max)
 _GENE_BITS, _BIN_BITS = 16, 12
@@ -38,7 +40,7 @@ def unpack(
 def sum_records(records: NDArray[np.void]) -> NDArray[np.void]:
     """Return the records sorted by key, counts of equal keys added.
 
-    Raises OverflowError where a sum exceeds 32 bits.
+    Raises UserError where a sum exceeds 32 bits.
     """
     if len(records) == 0:
         return records
@@ -47,7 +49,10 @@ def sum_records(records: NDArray[np.void]) -> NDArray[np.void]:
     first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     count = np.add.reduceat(records["count"][order], first, dtype=np.uint64)
     if count.max() > MAX_COUNT:
-        raise OverflowError(f"{count.max()} molecules of one gene in one bin")
+        raise UserError(
+            f"{count.max()} molecules of one gene in one bin, {MAX_COUNT} at most:"
+            " check that the counts are raw, and the origin, pixel size and units"
+        )
     summed = np.empty(len(first), RECORD)
     summed["key"], summed["count"] = key[first], count
     return summed
