@@ -7,8 +7,12 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pytest
 
 from teramind.__main__ import main
+from teramind.expression.cells import CellSettings
+from teramind.expression.extent import table_extent
+from teramind.expression.molecules import MoleculeSettings
 
 CSV = "gene,x,y,slice\nTh,0.5,30.0,3\nTh,9.9,-1.0,4\nGad1,5.0,2.0,3\n"
 
@@ -48,6 +52,18 @@ def test_cells_may_have_their_counts_in_a_layer(tmp_path, capsys):
     assert (found["molecules"], found["rows_per_section_value"]) == (7, {})
     assert found["plane"] == {"height": 9, "width": 9}
     assert found["origin"] == [18.0, 8.0]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("m.csv", MoleculeSettings), ("c.h5ad", CellSettings)])
+def test_the_origin_found_does_not_depend_on_the_one_given(tmp_path, name, kind):
+    (tmp_path / "m.csv").write_text(CSV)
+    centres = {"spatial": np.array([[10.0, 20.0]])}
+    anndata.AnnData(np.ones((1, 1), np.float32), obsm=centres).write_h5ad(tmp_path / "c.h5ad")
+    found = [
+        table_extent(tmp_path / name, pixel_size_um=0.5, settings=kind(origin=origin))["origin"]
+        for origin in ((0.0, 0.0), (10.0, 40.0))
+    ]
+    assert found[0] == found[1]
 
 
 def test_a_fault_is_one_line_on_stderr(tmp_path, capsys):

@@ -24,16 +24,16 @@ def table_extent(
     """
     table: MoleculeTable | CellTable
     if Path(path).suffix == ".h5ad":
-        cells = settings if isinstance(settings, CellSettings) else CellSettings()
-        table = CellTable(path, settings=cells, pixel_size_um=pixel_size_um)
+        settings = settings if isinstance(settings, CellSettings) else CellSettings()
+        table = CellTable(path, settings=settings, pixel_size_um=pixel_size_um)
     else:
-        molecules = settings if isinstance(settings, MoleculeSettings) else MoleculeSettings()
-        table = MoleculeTable(path, settings=molecules, pixel_size_um=pixel_size_um)
+        settings = settings if isinstance(settings, MoleculeSettings) else MoleculeSettings()
+        table = MoleculeTable(path, settings=settings, pixel_size_um=pixel_size_um)
     labels, extent = sorted(table.molecules_per_label.items()), table.extent
-    size = table.pixel_size
+    size, (origin_y, origin_x) = table.pixel_size, settings.origin
     return {
         "extent": list(extent),
-        "origin": [round(extent.y * size, 4), round(extent.x * size, 4)],
+        "origin": [round(origin_y + extent.y * size, 4), round(origin_x + extent.x * size, 4)],
         "plane": {"height": extent.height, "width": extent.width},
         "genes": len(table.molecules),
         "molecules": sum(table.molecules.values()),
