@@ -292,6 +292,7 @@ def test_a_record_that_is_none_is_refused(saved, record):
         ("stains", "all"),
         ("stains", []),
         ("panel", ["Gad1"]),
+        ("panel", ["Gad1", "Slc17a7", "Gad1"]),
         ("panel", [1, 2, 3]),
         ("pixel_size_um", "0.5"),
         ("pixel_size_um", -1),

@@ -75,6 +75,8 @@ class NetworkSpec:
             )
         if self.panel and len(self.panel) != self.genes:
             raise UserError(f"panel of {len(self.panel)} genes for a network of {self.genes}")
+        if len(set(self.panel)) < len(self.panel):
+            raise UserError("panel: names a gene twice")
 
     @property
     def half(self) -> int:
