@@ -337,7 +337,7 @@ def test_a_misnamed_tile_contradicts_its_neighbours(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_few_molecules_that_differ_in_a_frame_are_counted_only(tmp_path):
+def test_a_few_molecules_that_differ_in_a_frame_are_counted_and_said(tmp_path, capsys):
     folder = cut_tiles(tmp_path / "tiles", GRID, scatter(GRID))
     with np.load(folder / name(2, 1)) as archive:
         members = dict(archive)
@@ -346,6 +346,7 @@ def test_a_few_molecules_that_differ_in_a_frame_are_counted_only(tmp_path):
     np.savez(folder / name(2, 1), **members)
     assert near_corner.any()
     assert bin_tiles(folder, tmp_path / "r")["differing_quarter_tiles"] == 1
+    assert "tiles: overlapping tiles differ on 1 quarter tiles;" in capsys.readouterr().err
 
 
 def test_a_tile_that_is_there_twice_is_refused(tmp_path):

@@ -98,6 +98,12 @@ def bin_expression(
             _require_inside(path, writer, molecules, data.extent)
         if region:
             _require_overlap(path, region, data.extent, whole=False)
+    if isinstance(data, ExpressionTiles) and data.overlaps.differing:
+        print(
+            f"{path}: overlapping tiles differ on {data.overlaps.differing} quarter tiles;"
+            " each pixel was read from the tile it lies in",
+            file=sys.stderr,
+        )
     _write_table(match.table(data.molecules), Path(panel_table_path))
     return _numbers(writer, data, match, molecules)
 

@@ -35,7 +35,8 @@ class TileSettings:
     genes: int | None = None
     """Genes per section on the last axis; None: as many as have names."""
     names: tuple[str, ...] = ()
-    """Names of the genes on the last axis, of the first ones at least; none: those of the panel."""
+    """Names of the genes on the last axis; a gene beyond them must have no molecule. None: those of
+    the panel."""
 
 
 class ExpressionTiles:
@@ -125,8 +126,8 @@ def import_tiles(
     """Turn published tiles, a folder or a zip, into a raster over the union of the frames.
 
     The last axis is sections * genes: give one of the two, or a panel (genes = its length), else
-    there are 500 genes as published. A panel shorter than `genes` names the first ones; without one
-    genes are named gene_0 and so on.
+    there are 500 genes as published. Genes beyond a panel shorter than `genes` must have no
+    molecule; without a panel genes are named gene_0 and so on.
     Returns sections, genes, tiles, molecules and extent. Raises UserError for faulty tiles.
     """
     path = Path(source)
