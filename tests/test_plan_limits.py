@@ -50,7 +50,7 @@ def test_a_course_runs_every_job_and_holds_no_more_states_than_there_are(layout,
     jobs = states + sum(1 for _ in layout.slabs(layout.phases - 1))
     alone, together = run_by(layout, 1), run_by(layout, workers)
     assert alone.seconds == jobs
-    assert jobs / workers <= together.seconds <= jobs
+    assert jobs / workers <= together.seconds <= jobs == together.worked
     assert 1 <= together.peak_bytes <= states
 
 
@@ -100,6 +100,16 @@ def test_frames_cost_work_and_phases_jobs():
     assert one.frame_overhead > 1.3 > many.frame_overhead == 1
     assert sum(one.jobs.values()) < sum(many.jobs.values())
     assert one.petaflop > many.petaflop
+
+
+@pytest.mark.parametrize("workers", [1, 3, 50])
+@pytest.mark.parametrize("windows", [1, 2, 6])
+def test_no_worker_is_busy_for_longer_than_the_run(windows, workers):
+    asked = config(plane__sections=12, generate__slab=1024, generate__windows=windows)
+    plan = estimate(asked, given_(workers))
+    share = (plan.network_hours + plan.other_hours) / workers
+    assert plan.wall_hours > share or plan.wall_hours == pytest.approx(share)
+    assert workers > 1 or plan.wall_hours == pytest.approx(share)
 
 
 def test_every_known_machine_says_where_its_numbers_are_from():

@@ -17,7 +17,7 @@ from teramind.plan.flops import PatchCost
 from teramind.plan.hardware import Hardware, known_hardware
 from teramind.plan.jobs import files_left, jobs_per_rule
 from teramind.plan.memory import FLOAT, job_bytes
-from teramind.plan.simulate import Job, simulate
+from teramind.plan.simulate import Course, Job, simulate
 from teramind.plan.tissue import Mask
 from teramind.plan.work import PhaseWork, phase_work, wanted_work
 from teramind.solver import SOLVERS
@@ -173,7 +173,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         job_seconds=times.longest(),
         network_hours=network / 3600,
         other_hours=other / 3600,
-        wall_hours=times.wall(course.seconds) / 3600,
+        wall_hours=times.wall(course) / 3600,
         workers=given.workers,
         startup_share=times.startup * sum(w.pixels.size for w in phases) / max(network, 1e-9),
         job_bytes=_job_memory(layout, given, planes=SOLVERS[config.generate.solver].planes),
@@ -253,14 +253,16 @@ class JobTimes:
         per_voxel = sum(1 / rate for rate in rates.VOXELS_PER_SECOND.values())
         return jobs * self.startup + per_voxel * self.voxels
 
-    def wall(self, simulated: float) -> float:
-        """Of the run, from the course of its first windows."""
-        windows = len(self.layout.windows)
-        followed = min(SIMULATED * self.layout.stack, windows)
-        rest = (self.network() + self.others()) * (windows - followed) / windows
+    def wall(self, course: Course) -> float:
+        """Of the run: after the course of its first windows the workers share what is left.
+
+        The pyramid and the slide of the last section come after all else, one after the other.
+        """
         section = self.voxels / self.layout.windows.generated
         last = sum(section / rates.VOXELS_PER_SECOND[rule] for rule in ("pyramid", "export_wsi"))
-        return simulated + rest / self.given.workers + last + 2 * self.startup
+        last += 2 * self.startup
+        rest = self.network() + self.others() - course.worked - last
+        return course.seconds + rest / self.given.workers + last
 
     def _network_seconds(self, encoded: int, decoded: int) -> float:
         flops = self.given.cost.flops(encoded=encoded, decoded=decoded)
@@ -303,11 +305,5 @@ def _drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
         place = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
         for window in layout.windows_of(slab):
             if wanted is None or wanted[window][place].any():
-                drawn += _sections(layout, window)
+                drawn += len(layout.windows.kept(window))
     return drawn
-
-
-def _sections(layout: Layout, window: int) -> int:
-    """Sections of a window that the volume keeps."""
-    beyond = layout.windows.first + layout.windows.generated
-    return sum(section < beyond for section in layout.windows.images(window))

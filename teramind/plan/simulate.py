@@ -14,9 +14,16 @@ Job = tuple[Slab, int]
 
 @dataclass(frozen=True)
 class Course:
-    """How a run goes: seconds until its last stitch, and the most bytes of states at a time."""
+    """How a run goes.
+
+    Attributes:
+        seconds: until its last stitch.
+        worked: seconds of its jobs together.
+        peak_bytes: most bytes of states at a time.
+    """
 
     seconds: float
+    worked: float
     peak_bytes: int
 
 
@@ -47,11 +54,12 @@ def simulate(
     ready = [(_turn(layout, job), job) for job, n in lacking.items() if n == 0]
     heapq.heapify(ready)
     running: list[tuple[float, Job]] = []
-    now, held, peak = 0.0, 0, 0
+    now, worked, held, peak = 0.0, 0.0, 0, 0
     while ready or running:
         while ready and len(running) < workers:
             job = heapq.heappop(ready)[1]
-            heapq.heappush(running, (now + seconds(job), job))
+            worked += (taken := seconds(job))
+            heapq.heappush(running, (now + taken, job))
         now, done = heapq.heappop(running)
         if done[1] < layout.phases:
             held += state_bytes(done)
@@ -63,7 +71,7 @@ def simulate(
             lacking[reader] -= 1
             if not lacking[reader]:
                 heapq.heappush(ready, (_turn(layout, reader), reader))
-    return Course(now, peak)
+    return Course(now, worked, peak)
 
 
 def _turn(layout: Layout, job: Job) -> tuple[int, int]:
