@@ -21,21 +21,29 @@ STITCH_STATES, STITCH_MB = 3, 1000
 
 def slab_job_megabytes(config: Config, phase: int) -> int:
     """Of a slab's job in a phase: `generate.memory_mb`, and states with the phase's frame."""
-    layout = config.layout()
-    frame = len(layout.phase_steps(phase)) * layout.patch
+    frame = len(config.layout().phase_steps(phase)) * config.network.patch
     planes = SLAB_STATES * MEMORY_PLANES[config.generate.solver]
-    return config.generate.memory_mb + planes * _state_megabytes(config, layout.slab + 2 * frame)
+    return config.generate.memory_mb + planes * _state_megabytes(config, phase, frame)
 
 
 def stitch_megabytes(config: Config) -> int:
     """Of a slab's stitching."""
-    return STITCH_MB + STITCH_STATES * _state_megabytes(config, config.layout().slab)
+    return STITCH_MB + STITCH_STATES * _state_megabytes(config, config.generate.phases - 1, 0)
 
 
-def _state_megabytes(config: Config, edge: int) -> int:
-    """Of one window's float32 state, `edge` pixels wide and high."""
+def _state_megabytes(config: Config, phase: int, frame: int) -> int:
+    """Of one window's float32 state of the largest slab, with a frame and half a patch around it.
+
+    No slab is larger than what is wanted, and no frame leaves the bounds.
+    """
+    layout = config.layout()
+    wanted, bounds = layout.wanted(phase), layout.bounds
+    height, width = (
+        min(min(layout.slab, inner) + 2 * frame, outer + layout.patch)
+        for inner, outer in ((wanted.height, bounds.height), (wanted.width, bounds.width))
+    )
     channels = len(config.network.stains) * config.windows.depth
-    return math.ceil(4e-6 * channels * edge**2)
+    return math.ceil(4e-6 * channels * height * width)
 
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")

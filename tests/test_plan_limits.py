@@ -15,7 +15,7 @@ from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
-from teramind.job_memory import slab_job_megabytes
+from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.network import NetworkSpec
 from teramind.plan.assume import assume
 from teramind.plan.estimate import Assumptions, estimate, speed
@@ -174,6 +174,23 @@ def test_a_published_job_asks_for_what_the_plan_says_it_takes(slab, solver):
     given, _ = assume(asked, hardware="a100", workers=1)
     need = estimate(asked, given).job_bytes / 1e6
     assert need <= max(slab_job_megabytes(asked, phase) for phase in range(3)) <= 2 * need
+
+
+def test_a_slab_larger_than_the_plane_asks_for_no_more_than_the_plane():
+    whole, larger = config(generate__slab=2048), config(generate__slab=16384)
+    assert stitch_megabytes(whole) == stitch_megabytes(larger)
+    for phase in range(3):
+        assert slab_job_megabytes(whole, phase) == slab_job_megabytes(larger, phase)
+
+
+def test_a_part_in_one_slab_asks_for_no_less_than_its_job_takes():
+    values = read_config(ROOT / "config/tera-mind-638850.yaml")
+    values["generate"] |= {"slab": 16384, "noise": "philox", "memory_mb": 8000}
+    for bounds in ("volume", "region"):
+        asked = parse_config(values | {"region": {"tiles": [38400, 38400, 8, 8]}, "bounds": bounds})
+        given, _ = assume(asked, hardware="a100", workers=1)
+        need = estimate(asked, given).job_bytes / 1e6
+        assert need <= max(slab_job_megabytes(asked, phase) for phase in range(3)) <= 2 * need
 
 
 @pytest.mark.parametrize(("memory_mb", "gpus", "warned"), [(8000, 0, 1), (40000, 0, 0), (9, 1, 1)])
