@@ -100,6 +100,11 @@ def test_the_bundled_example_plans_without_a_warning(tmp_path):
     assert "warning: " not in printed
 
 
+def test_a_title_may_hold_braces(tmp_path):
+    project = Project(tmp_path, title="Brain {section} of {mouse}")
+    assert planned(project.run("-n")) == jobs_of(project.config)
+
+
 def around(place):
     """A place in a row of four and those beside it."""
     return range(max(place - 1, 0), min(place + 2, 4))

@@ -33,7 +33,7 @@ rule report:
         runtime=growing(30),
     params:
         volume=VOLUME,
-        title=settings.title,
+        title=lambda wildcards: settings.title,  # or its braces would be wildcards
     message:
         "writing the report"
     script:

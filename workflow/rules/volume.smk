@@ -51,7 +51,7 @@ rule export_wsi:
         runtime=growing(240),
     params:
         volume=VOLUME,
-        title=settings.title,
+        title=lambda wildcards: settings.title,  # or its braces would be wildcards
     message:
         "exporting the slide of section {wildcards.section}"
     script:
