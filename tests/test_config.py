@@ -288,6 +288,7 @@ def test_whatever_a_key_holds_the_answer_is_lines_that_name_keys(key, value):
         {"results": "elsewhere"},
         {"generate__threads": 4},
         {"generate__gpus": 1},
+        {"generate__memory_mb": 1, "generate__minutes": 1},
         {"train__steps": 3, "train__threads": 4, "train__gpus": 1, "train__save_minutes": 1},
     ],
 )

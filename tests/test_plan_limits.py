@@ -1,6 +1,7 @@
 """A plan's course, its search under limits, its machines and its command."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -209,6 +210,19 @@ def test_the_plan_warns_of_jobs_that_ask_for_too_little(memory_mb, gpus, warned)
         enlarged = parse_config(values | {"region": "all"})
         most = max(slab_job_megabytes(enlarged, phase) for phase in range(3))
         assert plan.job_bytes <= 1e6 * most
+
+
+def test_the_plan_warns_of_jobs_that_a_cluster_would_end_too_early():
+    def warnings(**changes):
+        asked = config(generate__slab=2048, generate__steps=8, **changes)
+        slow = replace(given_(), hardware=MACHINE.model_copy(update={"gflops": {"float32": 1.0}}))
+        plan = estimate(asked, slow)
+        return plan, [line for line in lacks(asked, MACHINE, plan) if "minutes" in line]
+
+    plan, (line,) = warnings(generate__minutes=1)
+    enough = int(line.rpartition(" ")[2])
+    assert 0 <= 60 * enough - plan.job_seconds <= 3600
+    assert warnings(generate__minutes=enough)[1] == []
 
 
 def test_the_memory_of_a_machine_ends_at_the_limit_of_its_container(monkeypatch, tmp_path):

@@ -62,3 +62,6 @@ class Generate(Section):
     memory_mb: Count = Field(
         4000, description="a slab job asks for this and for its states; `teramind plan` knows more"
     )
+    minutes: Count = Field(
+        240, description="time that a slab job asks a cluster for; a second try asks for twice that"
+    )

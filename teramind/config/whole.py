@@ -175,7 +175,7 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""
         free = {"title", "results"}
-        free |= {f"generate.{key}" for key in ("threads", "gpus", "memory_mb")}
+        free |= {f"generate.{key}" for key in ("threads", "gpus", "memory_mb", "minutes")}
         free |= {f"train.{key}" for key in ("threads", "gpus", "save_minutes", "keep")}
         free |= {"train.minutes", "train.rounds"}
         outside = {"attention", "download", "evaluation"}

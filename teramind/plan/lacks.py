@@ -9,6 +9,7 @@ from teramind.config import Config
 from teramind.job_memory import slab_job_megabytes
 from teramind.plan.estimate import GIBI, Plan
 from teramind.plan.hardware import Hardware
+from teramind.units import duration
 
 UNTIMED = (
     "phantom",
@@ -41,6 +42,11 @@ def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
         yield (
             f"a slab job takes {needed:,.0f} MB and asks for {asked:,}: set generate.memory_mb to "
             f"{enough}, or it will be tried twice"
+        )
+    if plan.job_seconds > 60 * config.generate.minutes:
+        yield (
+            f"a slab job takes {duration(plan.job_seconds)}; for a cluster set generate.minutes "
+            f"({config.generate.minutes}) to {60 * ceil(plan.job_seconds / 3600)}"
         )
     room = hardware.memory_gib
     if config.generate.gpus and room and plan.job_bytes > room * GIBI:

@@ -66,6 +66,7 @@ def asked(rule, config):
     numbers = {name: int(number) for name, number in found}
     if rule.startswith("generate_p"):
         numbers["mem_mb"] = slab_job_megabytes(config, int(rule.removeprefix("generate_p")))
+        numbers["runtime"] = config.generate.minutes
     if rule == "stitch":
         numbers["mem_mb"] = stitch_megabytes(config)
     return numbers

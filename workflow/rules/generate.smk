@@ -46,7 +46,7 @@ for phase in range(layout.phases):
         threads: settings.generate.threads
         resources:
             mem_mb=growing(slab_job_megabytes(settings, phase)),
-            runtime=growing(240),
+            runtime=growing(settings.generate.minutes),
             gpu=settings.generate.gpus,
         params:
             phase=phase,
