@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from teramind.config.learning import EFFICIENTNET
-from teramind.config.published import PREFIX
 from teramind.config.whole import Config
 
 
@@ -26,7 +25,11 @@ def input_files(config: Config) -> dict[str, Path]:
     if config.attention:
         named["attention.pathways"] = config.attention.pathways
         named["attention.regions"] = config.attention.regions
-    return {key: Path(path) for key, path in named.items() if path and not path.startswith(PREFIX)}
+    fetched = {
+        "expression.source": config.source_archive,
+        "network.checkpoint": config.checkpoint_archive,
+    }
+    return {key: Path(path) for key, path in named.items() if path and not fetched.get(key)}
 
 
 def _network_files(config: Config) -> dict[str, str | None]:
