@@ -189,6 +189,13 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             TRAINING | {"reference__images": "i", "train__loss": "published", "train__borders": 2},
             "train.borders: got 2; the published loss has none, leave it out",
         ),
+        (
+            {"plane__height": 32 * 70_000, "generate__slab": 32, "generate__phases": 1}
+            | {"generate__steps": 1, "plane__width": 32, "attention__pathways": "p.gmt"}
+            | {"plane__sections": 4},
+            "generate.slab: 32 pixels make 280,000 jobs of 1 phases and attention; Snakemake plans "
+            "200,000 at most, so it must be larger",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_named(changes, line):
@@ -368,6 +375,17 @@ def test_files_that_are_not_there_are_named(tmp_path, monkeypatch):
     for name in ("molecules.csv", "p.txt", "network.safetensors", "p.gmt", "r.tif"):
         (tmp_path / name).touch()
     assert missing_files(config) == []
+
+
+def test_only_keys_that_know_published_names_need_no_such_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    published = {
+        "expression": {"kind": "tiles", "source": "published:638850", "panel": "published:panel"},
+        "network__checkpoint": "published:main",
+    }
+    assert missing_files(parse_config(config_with(**published))) == [
+        "expression.panel: no such file: published:panel"
+    ]
 
 
 def test_files_that_the_workflow_makes_or_no_longer_needs_are_not_missed(tmp_path, monkeypatch):
