@@ -169,7 +169,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         petaflop=given.cost.flops(encoded=encoded, decoded=decoded) / 1e15,
         jobs=dict(jobs),
         dry_run_seconds=rates.SECONDS_PER_JOB * jobs.total(),
-        dry_run_bytes=int(rates.MEGABYTES_PER_JOB * 1e6 * jobs.total()),
+        dry_run_bytes=_dry_run_bytes(jobs.total()),
         job_seconds=times.longest(),
         network_hours=network / 3600,
         other_hours=other / 3600,
@@ -267,6 +267,11 @@ class JobTimes:
     def _network_seconds(self, encoded: int, decoded: int) -> float:
         flops = self.given.cost.flops(encoded=encoded, decoded=decoded)
         return self.startup + flops / self.per_second
+
+
+def _dry_run_bytes(jobs: int) -> int:
+    """Memory of Snakemake with the graph of so many jobs."""
+    return int(MEBI * (rates.DRY_RUN_MIB + rates.DRY_RUN_MIB_PER_JOB * jobs))
 
 
 def _pixels(layout: Layout, job: Job) -> int:
