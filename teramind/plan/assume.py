@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from teramind.config import Config, Train
+from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.network import NetworkSpec, load_network
@@ -15,6 +17,7 @@ from teramind.plan.flops import patch_cost
 from teramind.plan.hardware import find_hardware
 from teramind.plan.measure import measure_here
 from teramind.plan.tissue import wanted_patches
+from teramind.slab import device_for
 
 PUBLISHED: dict[str, Any] = {"genes": 229, "base": 64, "embed": 512}
 """Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""
@@ -34,7 +37,8 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
         The assumptions, and a line for each that the user should know to be one.
 
     Raises:
-        UserError: when checkpoint, raster or hardware cannot be read.
+        UserError: when checkpoint, raster or hardware cannot be read, or what is to be measured
+            here would be refused.
     """
     notes: list[str] = []
     spec, layout = _spec(config, notes), config.layout()
@@ -45,10 +49,11 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
         notes.append("no expression raster yet: all of the region is taken for tissue")
     steps = max(len(layout.phase_steps(phase)) for phase in range(layout.phases))
     frame = min(layout.slab, layout.region.width) // layout.patch + 2 * (steps - 1)
-    machine = (
-        find_hardware(hardware)
-        if hardware
-        else measure_here(
+    if hardware:
+        machine = find_hardware(hardware)
+    else:
+        notes += _replaced_here(config)
+        machine = measure_here(
             spec,
             cost,
             threads=config.generate.threads,
@@ -56,7 +61,6 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
             precision=config.generate.precision,
             width=min(frame, layout.bounds.width // layout.patch, WIDEST),
         )
-    )
     precision = config.generate.precision
     if precision not in machine.gflops:
         known = ", ".join(machine.gflops) or "none"
@@ -64,6 +68,20 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
     wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
     genes = len(raster.panel) if raster else _panel_length(config, spec)
     return Assumptions(spec, cost, genes, machine, wanted, workers), notes
+
+
+def _replaced_here(config: Config) -> Iterator[str]:
+    """A line where this machine has no GPU to measure.
+
+    Raises:
+        UserError: when a job would be refused here.
+    """
+    try:
+        device = device_for(config)
+    except UserError as error:
+        raise UserError(f"{error}, or name the machine by --hardware") from None
+    if config.generate.gpus and device == "cpu":
+        yield "no GPU here: time and memory are those of this CPU; name the GPU by --hardware"
 
 
 def _spec(config: Config, notes: list[str]) -> NetworkSpec:
