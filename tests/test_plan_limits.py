@@ -4,11 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_geometry import layouts
-from workflow_project import ROOT, config_with
+from workflow_project import ROOT, config_with, write_network
 
 from teramind import job_memory
 from teramind.__main__ import main
@@ -19,11 +20,11 @@ from teramind.geometry import Layout, Rect, Windows
 from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.network import NetworkSpec
 from teramind.plan.assume import assume
-from teramind.plan.estimate import Assumptions, estimate, speed
+from teramind.plan.estimate import Assumptions, _dry_run_bytes, estimate, speed
 from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware, known_hardware
-from teramind.plan.lacks import lacks
-from teramind.plan.search import Limits, search
+from teramind.plan.lacks import _noise_seconds, lacks
+from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
 
 fast = settings(max_examples=60)
@@ -154,8 +155,73 @@ def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, mo
     table = capsys.readouterr().out
     assert f"{sum(shown['jobs'].values()):,}\n" in table
     assert "note: no expression raster yet" in table
+    assert main([*words, "--search", "--json"]) == 0
+    cheapest = json.loads(capsys.readouterr().out)["plans"][0]
+    assert any(line.startswith("the hours of these rules") for line in cheapest["notes"])
     assert main([*words, "--search", "--jobs", "1"]) == 1
     assert capsys.readouterr().err.startswith("error: no plan keeps to the limits")
+
+
+def test_a_plan_with_another_network_than_the_checkpoint_is_refused(tmp_path, capsys):
+    write_network(network := tmp_path / "network.safetensors")
+    run = tmp_path / "config.yaml"
+    changes = {"network__checkpoint": str(network), "network__stains": ["DAPI"]}
+    run.write_text(yaml.safe_dump(config_with(**changes)))
+    assert main(["plan", "--configfile", str(run), "--hardware", "a100"]) == 1
+    assert capsys.readouterr().err.startswith("error: network.stains: ['DAPI'], but the checkpoint")
+
+
+def test_a_search_warns_of_its_plan_and_not_of_the_configuration():
+    asked = config(generate__slab=64, generate__memory_mb=1)
+    (best, *_) = search(asked, given_(), Limits())
+    assert best.slab > 64
+    (line,) = (line for line in lacks(applied(asked, best), MACHINE, best) if "asks for" in line)
+    applied_most = max(slab_job_megabytes(applied(asked, best), n) for n in range(best.phases))
+    assert f"asks for {applied_most:,}:" in line
+
+
+def test_what_the_numbers_leave_out_is_said():
+    asked = config(reference__images="i", generate__noise="published", generate__slab=1024)
+    said = "\n".join(lacks(asked, MACHINE, estimate(asked, given_())))
+    assert "reference images (16 MiB before compression)" in said  # 2 stains, 2 x 2048 x 2048
+    assert "drawing published noise takes " in said
+    said = "\n".join(lacks(config(), MACHINE, estimate(config(), given_())))
+    assert "images" not in said and "noise" not in said
+
+
+def test_tiles_of_noise_count_once_per_window_and_slab():
+    def seconds(**changes):
+        one = {"generate__steps": 1, "generate__phases": 1}
+        return _noise_seconds(config(generate__noise="published", **one, **changes))
+
+    whole = seconds(generate__slab=2048)
+    assert seconds(generate__slab=2048, plane__sections=4) == 4 * whole  # 2 windows, 4 sections
+    # Half a patch around each of 2 x 2 slabs is in one more row and column of 4 x 4 tiles.
+    assert seconds(generate__slab=1024) == pytest.approx(whole * 4 * 5**2 / 8**2)
+
+
+@pytest.mark.parametrize(("gpus", "noted"), [(0, False), (1, True)])
+def test_a_machine_without_the_gpu_asked_for_is_said(monkeypatch, gpus, noted):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("teramind.plan.assume.measure_here", lambda *_, **__: MACHINE)
+    _, notes = assume(config(generate__gpus=gpus), hardware=None, workers=1)
+    assert any(line.startswith("no GPU here") for line in notes) == noted
+
+
+def test_what_a_job_here_would_refuse_is_not_measured(monkeypatch):
+    monkeypatch.setattr("teramind.slab.has_bfloat16", lambda: False)
+    asked = config(generate__precision="bfloat16")
+    with pytest.raises(UserError, match=r"^generate\.precision: bfloat16, .* by --hardware$"):
+        assume(asked, hardware=None, workers=1)
+    assume(asked, hardware="a100", workers=1)
+
+
+def test_a_dry_run_takes_what_snakemake_takes_by_itself_and_more_with_every_job():
+    few, many = (estimate(config(generate__slab=slab), given_()) for slab in (2048, 128))
+    measured = (261, 1977), (478, 11805), (659, 19600)  # MiB and jobs, see ARCHITECTURE
+    for mebi, jobs in measured:
+        assert _dry_run_bytes(jobs) / 2**20 == pytest.approx(mebi, rel=0.03)
+    assert _dry_run_bytes(0) < few.dry_run_bytes < many.dry_run_bytes
 
 
 def test_the_full_size_network_costs_what_the_published_one_does():

@@ -9,6 +9,7 @@ from pathlib import Path
 from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
+from teramind.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from teramind.plan.assume import assume
     from teramind.plan.estimate import estimate, plan_record
     from teramind.plan.lacks import lacks
-    from teramind.plan.search import Limits, search
+    from teramind.plan.search import Limits, applied, search
     from teramind.plan.table import plan_table, search_table
 
     if arguments.workers < 1:
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     if limits != Limits() and not arguments.search:
         raise UserError("--memory, --hours, --jobs and --disk: limits of a search; add --search")
     config = parse_config(read_config(arguments.configfile))
+    require_fit(config)
     given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
     if not arguments.search:
         plan = estimate(config, given)
@@ -56,7 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(shown if arguments.json else plan_table(plan, notes))
         return
     plans = search(config, given, limits)
+    lines = [[*notes, *lacks(applied(config, plan), given.hardware, plan)] for plan in plans]
     if arguments.json:
-        print(json.dumps({"plans": [plan_record(plan, notes) for plan in plans]}))
+        print(json.dumps({"plans": list(map(plan_record, plans, lines))}))
     else:
-        print(search_table(plans), plan_table(plans[0], notes), sep="\n\n")
+        print(search_table(plans), plan_table(plans[0], lines[0]), sep="\n\n")

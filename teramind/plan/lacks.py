@@ -7,9 +7,11 @@ from math import ceil
 
 from teramind.config import Config
 from teramind.job_memory import slab_job_megabytes
+from teramind.noise import PUBLISHED_TILE
+from teramind.plan import rates
 from teramind.plan.estimate import GIBI, Plan
 from teramind.plan.hardware import Hardware
-from teramind.units import duration
+from teramind.units import duration, size
 
 UNTIMED = (
     "phantom",
@@ -33,6 +35,9 @@ def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
     """
     untimed = ", ".join(rule for rule in UNTIMED if rule in plan.jobs)
     yield f"the hours of these rules are not in it: {untimed}"
+    yield f"the disk of these is not in it: {', '.join(_undisked(config))}"
+    if config.generate.noise == "published":
+        yield f"drawing published noise takes {duration(_noise_seconds(config))} more, together"
     if "attention" in plan.jobs:
         yield "attention's files are not counted"
     needed = plan.job_bytes / 1e6
@@ -54,3 +59,22 @@ def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
             f"a slab job takes {plan.job_bytes / GIBI:,.0f} GiB and {hardware.device} has "
             f"{room:g}: make generate.slab smaller"
         )
+
+
+def _undisked(config: Config) -> Iterator[str]:
+    """What else a run leaves on the disk, with its size where that is known."""
+    yield "raster"
+    if config.reference:
+        plane, stains = config.plane, len(config.network.stains)
+        voxels = stains * plane.sections * plane.height * plane.width
+        yield f"resampled reference images ({size(voxels)} before compression)"
+
+
+def _noise_seconds(config: Config) -> float:
+    """Of published noise: each window of the first phase draws its tiles for all sections."""
+    layout = config.layout()
+    drawn = 0
+    for slab in layout.slabs(0):
+        tiles = layout.frame(slab, 0).rounded_out(PUBLISHED_TILE)
+        drawn += tiles.height * tiles.width * len(layout.windows_of(slab))
+    return drawn * len(config.network.stains) * config.windows.generated / rates.NOISE_PER_SECOND

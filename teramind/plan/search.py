@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from teramind.config import Config
-from teramind.config.conflicts import MOST_JOBS
+from teramind.config.conflicts import MOST_JOBS, require_few_jobs
 from teramind.errors import UserError
 from teramind.plan.estimate import GIBI, Assumptions, Plan, estimate
 
@@ -49,7 +49,7 @@ class Limits:
 
 
 def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
-    """Plans within the limits, the cheapest first: fewest hours of slab jobs, then of the rest.
+    """Plans within the limits, the cheapest first: fewest hours of all jobs together.
 
     Raises:
         UserError: when no slabs and number of phases keep to the limits.
@@ -66,6 +66,16 @@ def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
     return sorted(kept, key=lambda plan: (plan.network_hours + plan.other_hours, plan.slab))
 
 
+def applied(config: Config, plan: Plan) -> Config:
+    """The configuration with the slabs and phases of a plan."""
+    return _with(config, slab=plan.slab, windows=plan.stack, phases=plan.phases)
+
+
+def _with(config: Config, **changes: int) -> Config:
+    generate = config.generate.model_copy(update=changes)
+    return config.model_copy(update={"generate": generate})
+
+
 def _candidates(config: Config) -> Iterator[Config]:
     """The configuration with other slabs and phases, as far as they fit it and each other."""
     layout = config.layout()
@@ -78,11 +88,9 @@ def _candidates(config: Config) -> Iterator[Config]:
         for phases in range(1, layout.steps + 1):
             if slabs * (phases + 1) > MOST_JOBS:
                 break
-            changes = {"slab": edge, "windows": stack, "phases": phases}
-            generate = config.generate.model_copy(update=changes)
-            candidate = config.model_copy(update={"generate": generate})
+            candidate = _with(config, slab=edge, windows=stack, phases=phases)
             try:
-                candidate.layout()
+                require_few_jobs(candidate)
             except UserError:
                 continue
             yield candidate
