@@ -20,6 +20,9 @@ from teramind.errors import UserError
 from teramind.files import read_json, write_json
 from teramind.geometry import BIN, EMPTY, Rect
 
+MOST_BLOCKS = 500_000
+"""A brain in blocks of 128 pixels has fewer."""
+
 Part = Literal["train", "validation", "test"]
 
 
@@ -94,11 +97,16 @@ def draw_split(
         named: the test part where it is named by hand.
 
     Raises:
-        UserError: when a part would be empty.
+        UserError: when a part would be empty, or the blocks are too many.
     """
     rng = random.Random(seed)
+    rows, columns = _number(plane.height, block), _number(plane.width, block)
+    if rows * columns > MOST_BLOCKS:
+        raise UserError(
+            f"reference.split.block: {block} pixels make {rows * columns:,} blocks; there may be "
+            f"{MOST_BLOCKS:,}, so it must be larger"
+        )
     grid = _grid(plane, block)
-    rows, columns = len(grid), len(grid[0])
     blocks = [rect for row in grid for rect in row]
     box = named
     if box is None and test:
@@ -144,8 +152,12 @@ def _grid(plane: Rect, block: int) -> list[list[Rect]]:
     ]
 
 
+def _number(length: int, block: int) -> int:
+    return max(round(length / block), 1)
+
+
 def _edges(start: int, length: int, block: int) -> Sequence[int]:
-    number = max(round(length / block), 1)
+    number = _number(length, block)
     inner = [start + round(i * length / number / BIN) * BIN for i in range(1, number)]
     return [start, *inner, start + length]
 

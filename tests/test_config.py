@@ -22,6 +22,7 @@ BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"
 REGION = f"{BOX}, {{um: [y, x, height, width]}}, {{tiles: [y, x, rows, columns]}}, or 'all'"
 TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
+HUGE = {"plane__height": 1 << 24, "plane__width": 1 << 24, "generate__slab": 1 << 20}
 
 
 def problems(**changes):
@@ -55,7 +56,17 @@ def test_bundled_configs_are_right(path):
         ({"network__sections": 3}, "network.sections: got 3; must be 1, 4, 8 or 16"),
         ({"network__stains": "DAPI"}, "network.stains: got 'DAPI'; must be a list"),
         ({"network__stains": []}, "network.stains: got []; must be a list of at least 1"),
-        ({"plane__pixel_size_um": 0}, "plane.pixel_size_um: got 0; must be greater than 0"),
+        ({"plane__pixel_size_um": 0}, "plane.pixel_size_um: got 0; must be at least 0.001"),
+        ({"plane__pixel_size_um": True}, "plane.pixel_size_um: got True; must be a number"),
+        ({"expression__origin": [True, 0]}, "expression.origin.0: got True; must be a number"),
+        ({"train__clip": True}, "train.clip: got True; must be a number"),
+        ({"train__minutes": False}, "train.minutes: got False; must be a number"),
+        ({"network__sections": True}, "network.sections: got True; must be a number"),
+        (
+            {"region": {"um": [1e308, 0, 1e308, 10]}},
+            "region: got {'um': [1e+308, 0, 1e+308, 10]}; must lie within 1,000,000,000 um of "
+            "pixel (0, 0)",
+        ),
         (
             {"plane__pixel_size_um": math.inf},
             "plane.pixel_size_um: got inf; must be a finite number",
@@ -190,6 +201,16 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "train.borders: got 2; the published loss has none, leave it out",
         ),
         (
+            TRAINING | HUGE | {"reference__images": "i"},
+            f"plane: {1 << 24} x {1 << 24} pixels; training takes {1 << 36:,} at most, or tiles "
+            "(train.tiles)",
+        ),
+        (
+            HUGE | {"reference__images": "i", "reference__split": {"block": 32}},
+            f"reference.split.block: 32 pixels make {1 << 38:,} blocks; there may be 500,000, so "
+            "it must be larger",
+        ),
+        (
             {"plane__height": 32 * 70_000, "generate__slab": 32, "generate__phases": 1}
             | {"generate__steps": 1, "plane__width": 32, "attention__pathways": "p.gmt"}
             | {"plane__sections": 4},
@@ -210,6 +231,12 @@ def test_a_drawn_test_part_must_share_pixels_with_the_region():
         f"reference.split: its test part is {list(test)} and shares nothing with region {beside}; "
         "name a holdout inside it, or set test: 0"
     ]
+
+
+def test_a_number_that_yaml_takes_for_text_is_one():
+    values = yaml.safe_load("{steps: 3, learning_rate: 1e-3}")
+    assert values["learning_rate"] == "1e-3"
+    assert parse_config(config_with(train=values)).train.learning_rate == 1e-3
 
 
 def test_columns_that_are_named_come_before_those_of_the_preset():

@@ -18,6 +18,10 @@ MOST_JOBS = 200_000
 """Snakemake takes about 22 MiB and 6.5 s to plan 1,000 jobs."""
 
 
+MOST_TRAINED = 1 << 36
+"""Pixels of a plane whose windows are numbered for training: nine brains, 256 MiB."""
+
+
 def conflicts(config: Config) -> Iterator[str]:
     """One line for every pair of keys that contradict each other."""
     yield from published_conflicts(config.expression, config.network, config.download)
@@ -128,6 +132,12 @@ def _training(config: Config) -> Iterator[str]:
         yield "expression.panel: missing; training needs a gene list"
     if asked is None:
         return
+    height, width = config.plane.height, config.plane.width
+    if height * width > MOST_TRAINED and not asked.tiles:
+        yield (
+            f"plane: {height} x {width} pixels; training takes {MOST_TRAINED:,} at most, or tiles "
+            f"(train.tiles)"
+        )
     pieces = max(asked.gpus, 1) * asked.accumulate
     if asked.batch % pieces:
         yield (

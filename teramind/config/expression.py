@@ -7,7 +7,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from teramind.config.values import Count, Finite, Micrometres, Name, PathText, Section, SectionValue
+from teramind.config.values import (
+    Count,
+    Finite,
+    Micrometres,
+    Name,
+    Number,
+    PathText,
+    Section,
+    SectionValue,
+)
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "merscope": {"x": "global_x", "y": "global_y", "section": "global_z"},
@@ -23,7 +32,7 @@ class Expression(Section):
     source: PathText = Field(description="file or folder with the expression")
     panel: PathText | None = Field(None, description="gene list; by default the checkpoint's own")
     synonyms: PathText | None = Field(None, description="TSV: name in the data, name in the panel")
-    minimum_overlap: float = Field(0.5, ge=0, le=1, description="panel genes that must be found")
+    minimum_overlap: Number = Field(0.5, ge=0, le=1, description="panel genes that must be found")
     outside: Literal["error", "skip"] = Field(
         "error", description="molecules outside the plane: refuse above 1 %, or cut them off"
     )

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from teramind.config.values import Count, Edge, Micrometres, Name, PathText, Section, Whole
+from teramind.config.values import (
+    Count,
+    Edge,
+    Micrometres,
+    Name,
+    PathText,
+    Section,
+    Whole,
+    no_truth,
+)
 from teramind.geometry import Rect
 from teramind.schedule import SolverName
 
@@ -33,7 +42,9 @@ class NetworkSection(Section):
 
     checkpoint: PathText = Field(description="file, published folder, or `train`")
     patch: Literal[32, 64, 128] = Field(description="patch edge P in pixels")
-    sections: Literal[1, 4, 8, 16] = Field(4, description="expression sections S in a window")
+    sections: Annotated[Literal[1, 4, 8, 16], BeforeValidator(no_truth)] = Field(
+        4, description="expression sections S in a window"
+    )
     stains: tuple[Name, ...] = Field(("DAPI", "PolyT"), min_length=1, max_length=2)
 
     @property

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, Edge, Name, PathText, PlaneBox, Section, Text, Whole
+from teramind.config.values import (
+    Count,
+    Edge,
+    Name,
+    Number,
+    PathText,
+    PlaneBox,
+    Section,
+    Text,
+    Whole,
+)
 
 EFFICIENTNET = "efficientnet-lite0"
 """The network of the Frechet distance whose weights come inside a package."""
@@ -19,8 +29,8 @@ class SplitSection(Section):
     guard: Whole = Field(
         64, ge=0, description="pixels around test and validation blocks that train nothing"
     )
-    validation: float = Field(0.1, ge=0, lt=1, description="share of the blocks")
-    test: float = Field(0.1, ge=0, lt=1, description="share; a holdout stands in its place")
+    validation: Number = Field(0.1, ge=0, lt=1, description="share of the blocks")
+    test: Number = Field(0.1, ge=0, lt=1, description="share; a holdout stands in its place")
     seed: Whole = Field(0, ge=0, description="of the choice of blocks")
 
 
@@ -87,31 +97,31 @@ class Train(Section):
     batch: Count = Field(2, description="windows per step")
     window: Annotated[Whole, Field(ge=2)] = Field(4, description="patches along a window's edge")
     accumulate: Count = Field(1, description="pieces of a process's share, computed one by one")
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: Number = Field(1e-3, gt=0, allow_inf_nan=False)
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup: Whole = Field(100, ge=0, description="steps over which the rate rises")
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of the gradient")
+    clip: Number = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of the gradient")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of most products; auto is bfloat16 on a GPU and float32 elsewhere"
     )
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
+    ema: Number = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     loss: Literal["shifted", "published"] = Field("shifted")
-    borders: float = Field(
+    borders: Number = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
         description="weight of the steps that the error takes across borders of patches, which "
         "show as a grid; the published loss has none",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
+    dropout: Number = Field(0.1, ge=0, lt=1, description="inside residual blocks; published: 0.1")
     seed: Whole = Field(0, ge=0, lt=2**31)
     start: PathText | None = Field(None, description="checkpoint to go on from; sizes are its own")
     start_panel: PathText | None = Field(None, description="gene list of a start that carries none")
-    save_minutes: float = Field(
+    save_minutes: Number = Field(
         5.0, gt=0, allow_inf_nan=False, description="time between resumable states"
     )
     keep: Count = Field(2, description="resumable states kept")
-    minutes: float | None = Field(
+    minutes: Number | None = Field(
         None, gt=0, allow_inf_nan=False, description="time after which a job saves and ends"
     )
     rounds: Count = Field(1, description="jobs of `minutes` that follow each other at most")

@@ -29,8 +29,17 @@ def region(value: Any) -> Any:
         return value
     if not isinstance(box, list | tuple) or len(box) != 4 or {*map(type, box)} - {*kinds}:
         raise ValueError(REGION)
+    if units == "um" and not all(abs(edge) <= FARTHEST_UM for edge in box):
+        raise ValueError(f"must lie within {FARTHEST_UM:,} um of pixel (0, 0)")
     if units == "tiles":
         return box[0], box[1], box[2] * TILE, box[3] * TILE
+    return value
+
+
+def no_truth(value: Any) -> Any:
+    """Not `yes`, which is 1 to Python; text such as 1e-3 is a number that YAML does not know."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
     return value
 
 
@@ -59,6 +68,9 @@ def _without_end_slash(path: str) -> str:
 TILE = 256
 """Edge of a published tile in pixels."""
 
+FARTHEST_UM = 10**9
+"""Edge of a region at most: pixels are counted in whole numbers."""
+
 REGION = (
     "must be [y, x, height, width] in whole pixels, {um: [y, x, height, width]}, "
     "{tiles: [y, x, rows, columns]}, or 'all'"
@@ -66,7 +78,8 @@ REGION = (
 Box = tuple[int, int, int, int]
 PlaneBox = Annotated[Box, BeforeValidator(_four_numbers)]
 SectionValue = Annotated[str | int | float, BeforeValidator(_text_or_number)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(no_truth)]
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_visible)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(_visible)]
 PathText = Annotated[Name, AfterValidator(_without_wildcards), AfterValidator(_without_end_slash)]
@@ -75,7 +88,7 @@ Region = Annotated[Literal["all"] | Box | BoxUm, BeforeValidator(region)]
 Whole = Annotated[int, Field(strict=True)]  # neither `yes` nor "3"
 Count = Annotated[Whole, Field(ge=1)]
 Edge = Annotated[Count, Field(le=1 << 24)]  # pixels: metres of tissue
-Micrometres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Micrometres = Annotated[Number, Field(ge=1e-3, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
