@@ -191,6 +191,14 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             {"network__sections": 8},
             "plane.sections: got 2; too few for windows of 8 sections, which lose 1 at each end",
         ),
+        (
+            {"generate__noise": "published", "generate__seed": 5},
+            "generate.seed: got 5; published noise has none, leave it out",
+        ),
+        (
+            TRAINING | {"reference__images": "i", "train__start_panel": "g.txt"},
+            "train.start_panel: got 'g.txt'; without train.start it names nothing",
+        ),
         (TRAINING, "network.checkpoint: 'train' needs the sections train and reference"),
         (
             TRAINING | {"reference__images": "i", "expression__panel": None},

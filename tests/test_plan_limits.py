@@ -125,7 +125,8 @@ def test_every_known_machine_says_where_its_numbers_are_from():
     ("content", "message"),
     [
         ("no json", "not a machine's numbers"),
-        ('{"gflops": {"float32": 5}}', "not a machine's numbers: Field required"),
+        ('{"gflops": {"float32": 5}}', "not a machine's numbers: device: Field required"),
+        ('{"device": "x", "gflop": {}}', "not a machine's numbers: gflop: Extra inputs are not"),
         ('{"device": "x"}', "must give gflops or matrix_peak_gflops"),
         ('{"device": "x", "gflops": {"float32": -1}}', "not a machine's numbers"),
     ],

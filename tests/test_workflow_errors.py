@@ -26,6 +26,12 @@ def test_a_missing_file_is_named_before_any_job_runs(project, file, key):
     assert not project.results.exists()
 
 
+def test_attention_that_is_not_configured_is_not_done(project):
+    assert project.fail("attention_all") == (
+        "error: attention: missing; attention_all makes what this section asks for"
+    )
+
+
 def test_a_plan_needs_no_data(project, monkeypatch):
     (project.folder / "molecules.csv").unlink()
     assert planned(project.run("-n", "plan")) == {"plan": 1}

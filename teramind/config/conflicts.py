@@ -146,6 +146,8 @@ def _training(config: Config) -> Iterator[str]:
         )
     if asked.loss == "published" and "borders" in asked.model_fields_set and asked.borders:
         yield f"train.borders: got {asked.borders:g}; the published loss has none, leave it out"
+    if asked.start_panel and not asked.start:
+        yield f"train.start_panel: got {asked.start_panel!r}; without train.start it names nothing"
     if asked.rounds > 1 and asked.minutes is None:
         yield "train.minutes: missing; train.rounds above 1 needs it"
 
@@ -153,6 +155,8 @@ def _training(config: Config) -> Iterator[str]:
 def _generation(config: Config) -> Iterator[str]:
     """Steps, slabs and phases that do not fit, or are more than can be planned."""
     run = config.generate
+    if run.noise == "published" and run.seed:
+        yield f"generate.seed: got {run.seed}; published noise has none, leave it out"
     checks: list[Callable[[], object]] = [
         lambda: timesteps(run.steps, run.solver),
         lambda: require_few_jobs(config),

@@ -32,7 +32,7 @@ class Hardware(BaseModel):
         workspace_mib: memory of the network's kernels beside it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str
     matrix_peak_gflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -64,8 +64,14 @@ def find_hardware(name: str) -> Hardware:
     try:
         found = Hardware.model_validate_json(Path(name).read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        first = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
+        first = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"hardware {name}: not a machine's numbers: {first}") from None
     if not found.gflops and not found.matrix_peak_gflops:
         raise UserError(f"hardware {name}: must give gflops or matrix_peak_gflops")
     return found
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault, behind the key that it is of."""
+    fault = error.errors()[0]
+    return ": ".join([*map(str, fault["loc"]), str(fault["msg"])])
