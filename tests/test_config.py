@@ -367,7 +367,8 @@ def test_results_of_other_settings_are_refused(tmp_path):
     record = tmp_path / "provenance.json"
     made = parse_config(config_with())
     refuse_other_results(made, record)
-    record.write_text(json.dumps({"identity": made.identity()}))
+    whole = {"identity": made.identity(), "config": {}, "inputs": {}}
+    record.write_text(json.dumps(whole))
     refuse_other_results(made, record)
     other = parse_config(config_with(generate__seed=7, generate__steps=5))
     refuse_other_results(other, record)  # nothing is made yet: the first job may have failed
@@ -380,9 +381,10 @@ def test_results_of_other_settings_are_refused(tmp_path):
         refuse_other_results(other, record)
     assert "generate.seed was 0, is now 7" in str(error.value)
     assert "generate.steps was 3, is now 5" in str(error.value)
-    record.write_text("{")
-    with pytest.raises(UserError, match="not readable"):
-        refuse_other_results(made, record)
+    for content in ("{", "[]", json.dumps({**whole, "inputs": None})):
+        record.write_text(content)
+        with pytest.raises(UserError, match=r"provenance\.json: not readable; remove it or"):
+            refuse_other_results(made, record)
 
 
 def test_results_where_no_folder_can_be_are_refused(tmp_path, monkeypatch):

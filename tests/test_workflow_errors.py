@@ -32,6 +32,20 @@ def test_attention_that_is_not_configured_is_not_done(project):
     )
 
 
+def test_a_damaged_record_of_a_download_is_named(project):
+    archive = "gene_638850.zip"
+    project.configure(
+        expression={"kind": "tiles", "source": "published:638850"},
+        download={"sha256": {archive: 64 * "0"}},
+    )
+    record = project.results / f"download/{archive}.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    assert project.fail() == (
+        f"error: out/download/{archive}.json: not readable; remove it to fetch {archive} again"
+    )
+
+
 def test_a_plan_needs_no_data(project, monkeypatch):
     (project.folder / "molecules.csv").unlink()
     assert planned(project.run("-n", "plan")) == {"plan": 1}

@@ -78,8 +78,9 @@ def refuse_other_results(config: Config, provenance: Path) -> None:
 
 
 def _record(provenance: Path, part: str) -> dict[str, Any]:
-    """A part of the record of the run that made the results."""
+    """A part of the record of the run that made the results; the run goes on to read all three."""
     try:
-        return dict(read_json(provenance)[part])
+        record = read_json(provenance)
+        return {name: dict(record[name]) for name in ("identity", "config", "inputs")}[part]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{provenance}: not readable; remove it or the results folder") from None

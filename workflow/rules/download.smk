@@ -9,7 +9,10 @@ def fetched(archive):
     record = results(f"download/{archive}.json")
     asked = settings.download.sha256.get(archive)
     if asked and Path(record).exists():
-        found = read_json(record)["sha256"]
+        try:
+            found = dict(read_json(record)).get("sha256")
+        except (ValueError, TypeError):
+            stop([f"{record}: not readable; remove it to fetch {archive} again"])
         if found != asked:
             stop(
                 [
