@@ -7,9 +7,12 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workflow_project import config_with
 
 from teramind.attention.regions import OUTSIDE, LabelImage, Polygons, open_regions
 from teramind.attention.sums import MOST_PARTS, part_edge
+from teramind.attention.volumes import regions_of
+from teramind.config import parse_config
 from teramind.errors import UserError
 from teramind.geometry import Rect
 
@@ -18,7 +21,9 @@ PLANE = Rect(0, 0, 96, 160)
 
 def opened(path, **changes):
     return open_regions(
-        path, **{"plane": PLANE, "sections": 2, "pixel_size_um": 0.5, "units": "pixel"} | changes
+        path,
+        **{"plane": PLANE, "drawn": PLANE, "sections": 2, "pixel_size_um": 0.5, "units": "pixel"}
+        | changes,
     )
 
 
@@ -121,37 +126,75 @@ def test_features_without_geometry_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("positions", "found"),
+    ("positions", "sections"),
     [
-        ((0, 1), [[0, OUTSIDE], [OUTSIDE, 1]]),
-        ((1, 1), [[0, 1], [0, 1]]),  # as on a slide: they say nothing
-        ((None, 1), [[0, 1], [0, 1]]),
-        ((0, 7), [[0, OUTSIDE], [OUTSIDE, OUTSIDE]]),
+        ((None, 1), (0, 1)),  # QuPath leaves out a z of 0
+        ((0, 1), (0, 1)),
+        ((1, 1), (1, 1)),
+        ((None, None), (None, None)),  # as on a slide
+        ((0, None), (None, None)),
     ],
 )
-def test_qupath_s_z_is_the_section_where_objects_differ_in_it(tmp_path, positions, found):
+def test_qupath_s_z_is_the_section_where_any_lies_above_0(tmp_path, positions, sections):
     shapes = [("Polygon", [square(0, x, 32)], {}) for x in (0, 64)]
     file = write_geojson(tmp_path / "r.geojson", *shapes)
     content = json.loads(file.read_text())
     for feature, z in zip(content["features"], positions, strict=True):
         feature["geometry"] |= {} if z is None else {"plane": {"c": -1, "z": z, "t": 0}}
     file.write_text(json.dumps(content))
-    regions = opened(file)
-    labels = [regions.labels(z, np.array([8]), np.array([8, 72]))[0].tolist() for z in (0, 1)]
-    assert labels == found
+    assert tuple(section for _, section, _ in opened(file).shapes) == sections
 
 
 @pytest.mark.parametrize(
-    ("corner", "about"), [((96, 0), {}), ((0, 160), {}), ((-32, 0), {}), ((0, 0), {"section": 2})]
+    ("corner", "about"), [((96, 0), {}), ((0, 160), {}), ((16, 0), {}), ((64, 0), {"section": 2})]
 )
-def test_polygons_that_all_miss_the_plane_are_refused(tmp_path, corner, about):
+def test_polygons_that_all_miss_what_is_drawn_are_refused(tmp_path, corner, about):
     file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(*corner, 32)], about))
     with pytest.raises(UserError) as caught:
-        opened(file)
+        opened(file, drawn=Rect(48, 0, 48, 160))
     assert str(caught.value) == (
-        f"regions {file}: nothing in it touches the plane, 96 x 160 pixels in sections 0 to 1; "
-        "attention.units says what coordinates are"
+        f"regions {file}: nothing in it touches what is drawn, [y, x, height, width] "
+        "[48, 0, 48, 160] in pixels of the plane in sections 0 to 1; attention.units says what "
+        "coordinates are, which count from the plane's pixel (0, 0)"
     )
+
+
+def test_polygons_that_miss_what_is_drawn_beside_others_are_named(tmp_path, capfd):
+    shapes = [("Polygon", [square(y, 0, 32)], {"name": f"at {y}"}) for y in (0, 16, 48)]
+    file = write_geojson(tmp_path / "r.geojson", *shapes)
+    opened(file)
+    assert capfd.readouterr().err == ""
+    opened(file, drawn=Rect(48, 0, 48, 160))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"regions {file}: 2 of 3 shapes lie outside what is drawn, ")
+    assert line.endswith(": at 0, at 16")
+
+
+def test_a_region_is_what_polygons_must_touch(tmp_path):
+    file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 32)], {}))
+    asked = {"attention__pathways": "p.gmt", "attention__regions": str(file)}
+    whole, part = (
+        parse_config(config_with(region=region, **asked)) for region in ("all", [64, 64, 64, 64])
+    )
+    assert regions_of(whole, whole.attention)
+    with pytest.raises(UserError, match=r"what is drawn, .* \[64, 64, 64, 64\]"):
+        regions_of(part, part.attention)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"section": "section_003"}, "section is 'section_003'; must be its number, from 0"),
+        ({"section": -1}, "section is -1; must be its number, from 0"),
+        ({"section": 1.5}, "section is 1.5; must be its number, from 0"),
+    ],
+)
+def test_a_section_that_is_no_number_is_refused(tmp_path, change, line):
+    shape = ("Polygon", [square(0, 0, 32)])
+    file = write_geojson(tmp_path / "r.geojson", (*shape, {"section": "1"}), (*shape, change))
+    with pytest.raises(UserError) as caught:
+        opened(file)
+    assert str(caught.value) == f"regions {file}: feature 2: {line}"
 
 
 def test_polygons_in_micrometres_are_scaled(tmp_path):
@@ -173,10 +216,12 @@ def test_polygons_in_micrometres_are_scaled(tmp_path):
         (
             "r.json",
             b'{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[0,0],[1,1]]]}}',
-            "at least four finite points",
+            r"feature 1: not a Polygon: a ring needs at least four finite points",
         ),
         ("r.png", b"x", "must be a label image"),
-        ("r.geojson", b"[1]", "not GeoJSON"),
+        ("r.geojson", b"[1]", "feature 1: got 1; must be a Feature with a geometry"),
+        ("r.geojson", b'{"type":"GeometryCollection"}', "feature 1: got 'GeometryCollection'"),
+        ("r.geojson", b"1", "not GeoJSON"),
         ("r.geojson", b"[" * 100_000, "not GeoJSON with polygons"),
     ],
 )

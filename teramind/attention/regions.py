@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.errors import UserError, foreign
+from teramind.errors import UserError, foreign, some
+from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
 from teramind.source_image import LARGEST
 
@@ -21,6 +23,7 @@ OUTSIDE = -1
 
 Labels = NDArray[np.int64]
 Places = NDArray[np.int64]
+Shape = tuple[str, int | None, tuple[NDArray[np.float64], ...]]
 
 
 class Regions(Protocol):
@@ -37,6 +40,7 @@ def open_regions(
     path: str | Path,
     *,
     plane: Rect,
+    drawn: Rect,
     sections: int,
     pixel_size_um: float,
     units: Literal["pixel", "um"],
@@ -47,15 +51,16 @@ def open_regions(
         path: TIFF of unsigned integers, (y, x) or (section, y, x), as large as the plane in pixels
             or in bins of 16 pixels, 0 where there is no region; or GeoJSON with Polygon and
             MultiPolygon features, in a collection or a list; others are passed over. The property
-            `section`, or the z that QuPath writes if not all have the same, names a shape's
-            section; else it holds for all.
+            `section` names a shape's section, or QuPath's z where that of any is above 0; else it
+            holds for all.
         plane: the plane in pixels; pixel (0, 0) of a label image lies at its corner.
+        drawn: the part of the plane that one polygon at least must touch.
         sections: sections of the plane.
         pixel_size_um: edge of a pixel.
         units: of the polygons' coordinates (x, y).
 
     Raises:
-        UserError: when the file is something else or does not fit the plane.
+        UserError: when the file is something else or does not fit the plane or what is drawn.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +69,7 @@ def open_regions(
         return LabelImage.open(path, plane=plane, sections=sections)
     if path.suffix.lower() in (".geojson", ".json"):
         scale = 1.0 if units == "pixel" else 1 / pixel_size_um
-        return Polygons.open(path, scale=scale, plane=plane, sections=sections)
+        return Polygons.open(path, scale=scale, drawn=drawn, sections=sections)
     raise UserError(f"regions {path}: must be a label image (.tif) or polygons (.geojson)")
 
 
@@ -134,22 +139,17 @@ class LabelImage:
 class Polygons:
     """Named shapes: rings in pixels (n, [x, y]), and the section they hold for, None for all."""
 
-    shapes: tuple[tuple[str, int | None, tuple[NDArray[np.float64], ...]], ...]
+    shapes: tuple[Shape, ...]
 
     @classmethod
-    def open(cls, path: Path, *, scale: float, plane: Rect, sections: int) -> Polygons:
-        """Read the file; coordinates times `scale` are pixels. One shape must touch the plane."""
+    def open(cls, path: Path, *, scale: float, drawn: Rect, sections: int) -> Polygons:
+        """Read the file; coordinates times `scale` are pixels. A shape must touch what is drawn."""
         with foreign(f"regions {path}: not GeoJSON with polygons"):
             content = json.loads(path.read_text(encoding="utf-8"))
-            shapes = tuple(_shapes(content, scale))
+            shapes = tuple(_shapes(content, scale, f"regions {path}"))
         if not shapes:
             raise UserError(f"regions {path}: holds no Polygon or MultiPolygon")
-        there = range(sections)
-        if not any(_touches(rings, plane) for _, z, rings in shapes if z is None or z in there):
-            raise UserError(
-                f"regions {path}: nothing in it touches the plane, {plane.height} x {plane.width} "
-                f"pixels in sections 0 to {sections - 1}; attention.units says what coordinates are"
-            )
+        _require_touching(path, shapes, drawn, range(sections))
         return cls(shapes)
 
     def labels(self, section: int, y: Places, x: Places) -> Labels:
@@ -174,45 +174,87 @@ class Polygons:
         return self._names[label]
 
 
-def _shapes(
-    content: dict[str, Any] | list[Any], scale: float
-) -> Iterator[tuple[str, int | None, tuple[NDArray[np.float64], ...]]]:
+def _shapes(content: Any, scale: float, where: str) -> Iterator[Shape]:
     """Yield name, section and rings of every polygon feature.
 
-    QuPath writes the position along z of each object. It says nothing in a file of which all
-    objects have the same, as on a slide.
+    QuPath leaves out a z of 0, the only one that a slide has. So z tells sections apart where an
+    object lies above 0; else nothing says which section is meant.
     """
-    features = _features(content)
-    several = len({_position(feature) for feature in features} - {None}) > 1
+    features = _features(content, where)
+    stack = any(_position(feature) for feature in features)
     for number, feature in enumerate(features, 1):
-        geometry = feature["geometry"] or {"type": None}
-        if geometry["type"] in ("Polygon", "MultiPolygon"):
-            about, coordinates = feature.get("properties") or {}, geometry["coordinates"]
-            name = _name(about) or f"region {number}"
-            section = about.get("section", _position(feature) if several else None)
-            polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
-            rings = tuple(_ring(ring, scale) for polygon in polygons for ring in polygon)
+        kind = (feature["geometry"] or {"type": None})["type"]
+        if kind in ("Polygon", "MultiPolygon"):
+            with foreign(f"{where}: feature {number}: not a {kind}"):
+                name = _name(feature.get("properties") or {}) or f"region {number}"
+                section = _section(feature, stack, f"{where}: feature {number}")
+                rings = _rings(feature["geometry"], scale)
             # HDF5 splits names at a slash
-            yield name.replace("/", "_"), None if section is None else int(section), rings
+            yield name.replace("/", "_"), section, rings
 
 
-def _features(content: dict[str, Any] | list[Any]) -> list[Any]:
+def _features(content: Any, where: str) -> list[dict[str, Any]]:
     """Features of a collection, of a bare list as QuPath also writes, or the only one."""
-    if isinstance(content, list):
-        return content
-    return list(content["features"]) if content["type"] == "FeatureCollection" else [content]
+    if isinstance(content, dict):
+        content = content["features"] if content.get("type") == "FeatureCollection" else [content]
+    for number, feature in enumerate(content, 1):
+        if not isinstance(feature, dict) or "geometry" not in feature:
+            found = feature.get("type") if isinstance(feature, dict) else feature
+            raise UserError(
+                f"{where}: feature {number}: got {found!r}; must be a Feature with a geometry"
+            )
+    return list(content)
 
 
-def _position(feature: dict[str, Any]) -> int | None:
+def _section(feature: dict[str, Any], stack: bool, where: str) -> int | None:
+    """The section that a feature names, or its z where the image is a stack."""
+    about = feature.get("properties") or {}
+    section = about.get("section", _position(feature) if stack else None)
+    label = None if section is None else section_label(section)
+    if label is not None and not label.isdecimal():
+        raise UserError(f"{where}: section is {section!r}; must be its number, from 0")
+    return None if label is None else int(label)
+
+
+def _position(feature: dict[str, Any]) -> int:
     """Where QuPath says that an object lies along z."""
-    z = ((feature["geometry"] or {}).get("plane") or {}).get("z")
-    return None if z is None else int(z)
+    return int(((feature["geometry"] or {}).get("plane") or {}).get("z") or 0)
 
 
-def _touches(rings: tuple[NDArray[np.float64], ...], plane: Rect) -> bool:
-    """Whether the box around a shape's rings (n, [x, y]) shares pixels with the plane."""
+def _rings(geometry: dict[str, Any], scale: float) -> tuple[NDArray[np.float64], ...]:
+    coordinates = geometry["coordinates"]
+    polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
+    return tuple(_ring(ring, scale) for polygon in polygons for ring in polygon)
+
+
+def _require_touching(path: Path, shapes: tuple[Shape, ...], drawn: Rect, sections: range) -> None:
+    """Refuse shapes that all miss what is drawn; say which ones do, beside others."""
+    beside = [
+        name
+        for name, section, rings in shapes
+        if section not in (None, *sections) or not _touches(rings, drawn)
+    ]
+    place = (
+        f"what is drawn, [y, x, height, width] {list(drawn)} in pixels of the plane in sections 0 "
+        f"to {sections[-1]}"
+    )
+    if len(beside) == len(shapes):
+        raise UserError(
+            f"regions {path}: nothing in it touches {place}; attention.units says what "
+            "coordinates are, which count from the plane's pixel (0, 0)"
+        )
+    if beside:
+        print(
+            f"regions {path}: {len(beside)} of {len(shapes)} shapes lie outside {place}: "
+            f"{some(beside)}",
+            file=sys.stderr,
+        )
+
+
+def _touches(rings: tuple[NDArray[np.float64], ...], rect: Rect) -> bool:
+    """Whether the box around a shape's rings (n, [x, y]) shares pixels with `rect`."""
     low, high = np.concatenate(rings).min(0), np.concatenate(rings).max(0)
-    return bool((low < (plane.right, plane.bottom)).all() and (high > (plane.x, plane.y)).all())
+    return bool((low < (rect.right, rect.bottom)).all() and (high > (rect.x, rect.y)).all())
 
 
 def _name(about: dict[str, Any]) -> str:

@@ -52,6 +52,7 @@ def regions_of(config: Config, settings: Attention) -> Regions | None:
     return open_regions(
         settings.regions,
         plane=plane.rect,
+        drawn=config.wanted.cut(plane.rect),
         sections=plane.sections,
         pixel_size_um=plane.pixel_size_um,
         units=settings.units,
