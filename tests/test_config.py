@@ -204,6 +204,13 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             TRAINING | {"reference__images": "i", "expression__panel": None},
             "expression.panel: missing; training needs a gene list",
         ),
+        *(
+            (
+                {"network__checkpoint": published},
+                "expression.panel: missing; only .safetensors checkpoints can carry gene names",
+            )
+            for published in ("published:main", "638850_64_6_all_4_ours", "models/last.ckpt")
+        ),
         (
             TRAINING | {"reference__images": "i", "train__loss": "published", "train__borders": 2},
             "train.borders: got 2; the published loss has none, leave it out",

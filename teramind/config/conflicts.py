@@ -27,6 +27,7 @@ def conflicts(config: Config) -> Iterator[str]:
     yield from published_conflicts(config.expression, config.network, config.download)
     yield from _sections(config)
     yield from _stains(config)
+    yield from _panel(config)
     yield from _phantom(config)
     yield from _region(config)
     yield from _test_part(config)
@@ -64,6 +65,11 @@ def _stains(config: Config) -> Iterator[str]:
         yield f"network.stains: got {stains}; must differ"
     if config.reference and (strange := set(config.reference.white) - set(stains)):
         yield f"reference.white: got {sorted(strange)}; must be among network.stains {stains}"
+
+
+def _panel(config: Config) -> Iterator[str]:
+    if config.converts and config.expression.panel is None:
+        yield "expression.panel: missing; only .safetensors checkpoints can carry gene names"
 
 
 def _phantom(config: Config) -> Iterator[str]:

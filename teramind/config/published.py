@@ -58,5 +58,3 @@ def published_conflicts(
     kind = getattr(expression, "kind", "tiles")
     if archive_of(expression.source, BRAINS) and kind != "tiles":
         yield f"expression.kind: got {kind!r}; must be 'tiles' for {expression.source}"
-    if archive_of(network.checkpoint, NETWORKS) and expression.panel is None:
-        yield "expression.panel: missing; published networks carry no gene names"
