@@ -10,6 +10,7 @@ from pathlib import Path
 
 from teramind.config import Config
 from teramind.errors import UserError
+from teramind.network.published import published_folder
 from teramind.network.spec import NetworkSpec, read_spec
 from teramind.split import Part
 from teramind.training.places import Places
@@ -22,16 +23,18 @@ PIXEL_TOLERANCE = 0.05
 def require_fit(config: Config) -> None:
     """Compare the configuration with itself and with the checkpoint that it names, if it is there.
 
+    Of a published one the name of its folder is read, not the weights.
+
     Raises:
         UserError: one line per key that differs, or one on a file that is no checkpoint.
     """
     path = Path(config.network.checkpoint)
     if lines := [*windowless(config), *_start(config)]:
         raise UserError(*lines)
-    if config.trains or config.converts or not path.is_file():
+    if config.trains or config.checkpoint_archive or not path.exists():
         return
-    spec = read_spec(path)
-    if lines := list(misfits(config, spec, path)) if spec else []:
+    spec = read_spec(path) if path.is_file() and not config.converts else None
+    if lines := [*(misfits(config, spec, path) if spec else _folder_misfits(config, path))]:
         raise UserError(*lines)
 
 
@@ -62,6 +65,17 @@ def windowless(config: Config) -> Iterator[str]:
                 f"train.window: {config.train.window} patches are {size} pixels, which fit nowhere "
                 f"in the {part} part; make it smaller, or reference.split's blocks larger"
             )
+
+
+def _folder_misfits(config: Config, path: Path) -> Iterator[str]:
+    """One line per key that the name of a published checkpoint's folder contradicts."""
+    folder = path if path.is_dir() else path.parent
+    named = published_folder(folder.absolute().name)
+    for key, wanted in config.network.sizes.items() if named else ():
+        found = getattr(named, key)
+        found = list(found) if key == "stains" else found
+        if found != wanted:
+            yield f"network.{key}: {wanted}, but the name of the folder {folder} says {found}"
 
 
 def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:

@@ -76,6 +76,18 @@ def test_a_folder_name_that_contradicts_the_weights_is_refused(golden, tmp_path)
     assert not (tmp_path / "made.safetensors").exists()
 
 
+def test_sizes_that_the_weights_contradict_are_refused(golden, tmp_path):
+    shutil.copy(golden, tmp_path / "last.ckpt")  # in a folder whose name says nothing
+    sizes = {"patch": 32, "sections": 4, "stains": ["DAPI"]}
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint(tmp_path / "last.ckpt", tmp_path / "made.safetensors", **sizes)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "network.patch",
+        "network.stains",
+    ]
+    assert not (tmp_path / "made.safetensors").exists()
+
+
 class Harm:
     """Unpickles to a call."""
 

@@ -40,6 +40,24 @@ def test_a_published_start_is_left_to_the_job(tmp_path):
     require_fit(config(train={"start": str(start), "window": 2}))
 
 
+@pytest.mark.parametrize("file", ["", "last.ckpt"])
+def test_a_published_folder_s_name_tells_what_does_not_fit(tmp_path, file):
+    (folder := tmp_path / "638850_64_6_all_4_ours").mkdir()
+    (folder / "last.ckpt").touch()
+    named = {"network__checkpoint": str(folder / file), "expression__panel": "p.txt"}
+    named |= {"plane__sections": 8, "generate__slab": 64}
+    require_fit(parse_config(config_with(**named, network__patch=64)))
+    wrong = {"network__sections": 8, "network__stains": ["DAPI"]}
+    with pytest.raises(UserError) as caught:
+        require_fit(parse_config(config_with(**named, **wrong)))
+    said = f"but the name of the folder {folder} says"
+    assert str(caught.value).splitlines() == [
+        f"network.patch: 32, {said} 64",
+        f"network.sections: 8, {said} 4",
+        f"network.stains: ['DAPI'], {said} ['DAPI', 'PolyT']",
+    ]
+
+
 def test_every_key_that_a_start_contradicts_is_named(tmp_path):
     write_network(start := tmp_path / "start.safetensors")  # base 2, embed 8
     require_fit(config(train={"start": str(start), "window": 2, "base": 2}))

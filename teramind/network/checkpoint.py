@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import pickle
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,9 @@ from torch import Tensor
 from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 from teramind.geometry import BIN
-from teramind.network.published import published_modules
+from teramind.network.published import published_folder, published_modules
 from teramind.network.spec import METADATA_KEY, SECTION_KERNELS, NetworkSpec, read_spec
 from teramind.network.unet import Network
-
-FOLDER = re.compile(
-    r"(?P<mouse>\w+?)_(?P<patch>\d+)_(?P<genes>\d+)_(?P<stain>\w+)_(?P<sections>\d+)_ours"
-)
-"""Name of the folder of a published `last.ckpt`."""
-
-STAINS = {"all": ("DAPI", "PolyT"), "DAPI": ("DAPI",), "PolyT": ("PolyT",)}
-"""Stain in that name -> stains of the network."""
 
 
 def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
@@ -173,13 +164,12 @@ def _infer_spec(path: Path, tensors: dict[str, Tensor]) -> NetworkSpec:
 
 
 def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
-    """Compare with `{mouse}_{P}_{G}_{stain}_{S}_ours`; take the single stain's name from it."""
-    match = FOLDER.fullmatch(path.absolute().parent.name)
-    if not match:
+    """Compare with the name of the folder; take the single stain's name from it."""
+    folder = published_folder(path.absolute().parent.name)
+    if not folder:
         return spec
-    stains = STAINS.get(match["stain"], (match["stain"],))
     found = (spec.patch, spec.genes, len(spec.stains), spec.sections)
-    named = (int(match["patch"]), int(match["genes"]), len(stains), int(match["sections"]))
+    named = (folder.patch, folder.genes, len(folder.stains), folder.sections)
     if found != named:
         labels = ("patch", "genes", "stains", "sections")
         parts = [
@@ -190,7 +180,7 @@ def _check_folder(path: Path, spec: NetworkSpec) -> NetworkSpec:
         raise UserError(
             f"checkpoint {path}: folder name contradicts the weights: {'; '.join(parts)}"
         )
-    return dataclasses.replace(spec, stains=stains)
+    return dataclasses.replace(spec, stains=folder.stains)
 
 
 def _fault(value: Tensor) -> str | None:

@@ -6,11 +6,13 @@ import dataclasses
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from teramind.archives import extract, open_zip
 from teramind.errors import UserError
 from teramind.files import scratch_folder
-from teramind.network.checkpoint import FOLDER, STAINS, load_network, save_network
+from teramind.network.checkpoint import load_network, save_network
+from teramind.network.published import published_folder
 
 LARGEST = 1 << 33
 """Most bytes of a checkpoint; the full-size one has 0.9 GB of weights, its optimiser twice that."""
@@ -32,16 +34,17 @@ def convert_checkpoint(
         source: a `last.ckpt`, the folder that holds it, or a zip archive with such folders.
         target: file to make.
         panel: gene names in the network's order, at least as many as it reads.
-        patch: patch edge P of the network to take from an archive.
+        patch: patch edge P of the network, by which it is found in an archive.
         sections: its expression sections S.
         stains: its stains.
         mouse: the mouse it was published for, None for any.
 
     Raises:
-        UserError: when the source holds no such network.
+        UserError: when the source holds no such network: a line for every size that differs.
     """
+    sizes = {"patch": patch, "sections": sections, "stains": list(stains)}
     if source.suffix != ".zip":
-        _save(source, target, panel)
+        _save(source, target, panel, sizes)
         return
     with open_zip(source) as archive, scratch_folder(target) as scratch:
         wanted = (mouse, patch, sections, tuple(stains))
@@ -50,13 +53,20 @@ def convert_checkpoint(
         folder.mkdir()
         extract(archive, member, folder / "last.ckpt", largest=LARGEST)
         try:
-            _save(folder, target, panel)
+            _save(folder, target, panel, sizes)
         except UserError as error:
             raise UserError(str(error).replace(str(scratch), str(source))) from error
 
 
-def _save(source: Path, target: Path, panel: Sequence[str]) -> None:
+def _save(source: Path, target: Path, panel: Sequence[str], sizes: dict[str, Any]) -> None:
     network = load_network(source, panel=tuple(panel))
+    if differing := [*network.spec.differing(**sizes)]:
+        raise UserError(
+            *(
+                f"network.{key}: {wanted}, but the checkpoint {source} has {found}"
+                for key, found, wanted in differing
+            )
+        )
     named = (source if source.is_dir() else source.absolute().parent).name
     network.spec = dataclasses.replace(network.spec, training={"published": named})
     save_network(network, target)
@@ -69,11 +79,11 @@ def _find(
     found, fitting = [], []
     for member in archive.infolist():
         path = PurePosixPath(member.filename)
-        if path.name != "last.ckpt" or not (named := FOLDER.fullmatch(path.parent.name)):
+        if path.name != "last.ckpt" or not (named := published_folder(path.parent.name)):
             continue
         found.append(path.parent.name)
-        sizes = (int(named["patch"]), int(named["sections"]), STAINS.get(named["stain"]))
-        if (wanted[0] or named["mouse"], *wanted[1:]) == (named["mouse"], *sizes):
+        sizes = (named.patch, named.sections, named.stains)
+        if (wanted[0] or named.mouse, *wanted[1:]) == (named.mouse, *sizes):
             fitting.append(member)
     if len(fitting) != 1:
         mouse, patch, sections, stains = wanted

@@ -1,4 +1,4 @@
-"""Names of the published checkpoint's tensors, in both directions.
+"""Names of the published checkpoints' folders, and of their tensors in both directions.
 
 The release keeps its U-Net in flat lists (`input_blocks.7.0`); ours has named levels. The pairs
 below are built from the architecture, so they hold for every size.
@@ -6,7 +6,34 @@ below are built from the architecture, so they hold for every size.
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
 from teramind.network.spec import NetworkSpec
+
+_FOLDER = re.compile(r"(\w+?)_(\d+)_(\d+)_(\w+)_(\d+)_ours")
+_STAINS = {"all": ("DAPI", "PolyT")}
+
+
+class PublishedFolder(NamedTuple):
+    """What the name of the folder of a published `last.ckpt` says of the network."""
+
+    mouse: str
+    patch: int
+    genes: int
+    stains: tuple[str, ...]
+    sections: int
+
+
+def published_folder(name: str) -> PublishedFolder | None:
+    """Read `{mouse}_{P}_{G}_{stain}_{S}_ours`; None for any other name."""
+    found = _FOLDER.fullmatch(name)
+    if not found:
+        return None
+    mouse, patch, genes, stain, sections = found.groups()
+    stains = _STAINS.get(stain, (stain,))
+    return PublishedFolder(mouse, int(patch), int(genes), stains, int(sections))
+
 
 _RESIDUAL = {
     "norm_in": "in_layers.0",
