@@ -222,6 +222,39 @@ def test_section_values_that_do_not_fit_are_named(tmp_path, settings, message):
         run(save(table(), tmp_path / "m.csv"), tmp_path, settings=settings)
 
 
+def test_sections_without_molecules_are_said_in_the_log(tmp_path, capsys):
+    for number, (labels, said) in enumerate({(3, 7): True, (0, 1): False}.items()):
+        (folder := tmp_path / str(number)).mkdir()
+        frame = table().assign(z=lambda f, labels=labels: f.z.map(dict(enumerate(labels))))
+        run(save(frame, folder / "m.csv"), folder, sections=max(labels) + 1)
+        err = capsys.readouterr().err
+        assert ("m.csv: 6 of 8 sections hold no molecules; section_values lists" in err) is said
+
+
+def test_millimetres_read_as_micrometres_are_refused(tmp_path):
+    frame = table()
+    frame[["x", "y"]] /= 1000
+    source, plane = save(frame, tmp_path / "m.csv"), Rect(0, 0, 128, 160)
+    with pytest.raises(UserError) as caught:
+        run(source, tmp_path, extent=plane)
+    assert str(caught.value) == (
+        f"{source}: all molecules lie in y 0..0, x 0..0 pixels, under 1% of height and width of"
+        " what is drawn, y 0..127, x 0..159 pixels: check units and pixel size"
+    )
+    run(source, tmp_path, extent=plane, region=Rect(0, 0, 64, 64))  # may be cut to the region
+
+
+def test_x_and_y_that_would_fit_if_exchanged_are_said(tmp_path):
+    narrow = {"extent": Rect(0, 0, 32, 80)}
+    frame = table().assign(x=lambda f: f.x * 0.4)  # 80 x 32 pixels
+    with pytest.raises(UserError, match=r"units, and whether x and y are exchanged$"):
+        run(save(frame, tmp_path / "m.csv"), tmp_path, **narrow)
+    with pytest.raises(UserError, match=r"units$"):  # 80 x 80 pixels fit neither way
+        run(save(table(), tmp_path / "m.csv"), tmp_path, **narrow)
+    turned = frame.rename(columns={"x": "y", "y": "x"})
+    run(save(turned, tmp_path / "m.csv"), tmp_path, **narrow)
+
+
 def test_a_section_value_without_rows_is_named(tmp_path):
     frame = table().query("z == 0")
     with pytest.raises(UserError, match="no row has the section_values '1'; values found: '0'"):

@@ -19,7 +19,7 @@ from teramind.expression.source import Source
 from teramind.expression.tile_file import TILE
 from teramind.expression.tiles import ExpressionTiles, TileSettings
 from teramind.files import atomic_path
-from teramind.geometry import EMPTY, Rect
+from teramind.geometry import BIN, EMPTY, Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
 _SETTINGS: dict[str, type[Settings]] = {
@@ -30,6 +30,9 @@ _SETTINGS: dict[str, type[Settings]] = {
 
 MOST_OUTSIDE = 0.01
 """Largest share of molecules that may lie outside the extent unless it is cut on purpose."""
+
+LEAST_COVERED = 0.01
+"""Smallest share of what is drawn, in height or width, that the molecules of a table may span."""
 
 _PROGRESS_SECONDS = 5.0
 
@@ -79,6 +82,8 @@ def bin_expression(
         _require_no_hole(path, region, data)
     match = match_genes(data.molecules, panel, synonyms)
     match.require(minimum_overlap)
+    if extent:
+        _require_spread(path, region or extent, data.extent)
     writer = RasterWriter(
         raster_path,
         panel=panel,
@@ -104,6 +109,7 @@ def bin_expression(
             " each pixel was read from the tile it lies in",
             file=sys.stderr,
         )
+    _tell_empty(path, writer)
     _write_table(match.table(data.molecules), Path(panel_table_path))
     return _numbers(writer, data, match, molecules)
 
@@ -170,13 +176,40 @@ def _fill(writer: RasterWriter, data: Source, match: PanelMatch) -> int:
     return total
 
 
+def _tell_empty(path: Path, writer: RasterWriter) -> None:
+    """Say in the log how many sections of several hold nothing."""
+    empty = writer.molecules_per_section.count(0)
+    if 0 < empty < writer.sections:
+        print(
+            f"{path}: {empty} of {writer.sections} sections hold no molecules; section_values"
+            " lists those of a table, in z order",
+            file=sys.stderr,
+        )
+
+
+def _require_spread(path: Path, drawn: Rect, data: Rect) -> None:
+    """Refuse molecules in a spot, as millimetres read as micrometres give."""
+    if data.height < LEAST_COVERED * drawn.height and data.width < LEAST_COVERED * drawn.width:
+        raise UserError(
+            f"{path}: all molecules lie in {_pixels(data)}, under {LEAST_COVERED:.0%} of height"
+            f" and width of what is drawn, {_pixels(drawn)}: check units and pixel size"
+        )
+
+
 def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
     if writer.outside > MOST_OUTSIDE * molecules:
         raise UserError(
             f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
             f" {_pixels(writer.extent)}; the data covers {_pixels(data)}:"
             " check the extent, origin, pixel size and units"
+            f"{', and whether x and y are exchanged' * _exchanged(data, writer.extent)}"
         )
+
+
+def _exchanged(data: Rect, extent: Rect) -> bool:
+    """Whether data would lie in the extent with x and y exchanged, a bin more or less."""
+    turned = Rect(data.x, data.y, data.width, data.height)
+    return turned.cut(extent.grown(BIN)) == turned
 
 
 def _require_overlap(path: Path, region: Rect, data: Rect, *, whole: bool) -> None:
