@@ -56,7 +56,7 @@ def test_in_an_archive_beside_other_variants_the_right_one_is_taken(golden, tmp_
         ({"main/609882_64_6_all_4_ours/last.ckpt": b"x"}, "of which 0 for mouse 638850, patch 64"),
         ({f"{k}/{FOLDER}/last.ckpt": b"x" for k in "ab"}, "of which 2 for mouse 638850"),
         ({"result.tif": b"x"}, "holds no last.ckpt, of which 0"),
-        ({f"{FOLDER}/last.ckpt": b"x"}, f"main.zip/{FOLDER}/last.ckpt: not a plain tensor file"),
+        ({f"{FOLDER}/last.ckpt": b"x"}, f"main.zip/{FOLDER}/last.ckpt: no checkpoint"),
     ],
     ids=["another variant", "another mouse", "two", "none", "no checkpoint"],
 )

@@ -50,6 +50,11 @@ class Batch(NamedTuple):
 
 def read_batches(path: Path, columns: MoleculeColumns) -> Iterator[Batch]:
     """Yield a table's rows in file order; raises UserError where it cannot be read."""
+    if path.is_dir():
+        raise UserError(
+            f"{path}: a folder, no molecule table (.csv, .csv.gz or .parquet); tiles are read by"
+            " kind: tiles, and their names say what they cover"
+        )
     if not path.is_file():
         raise UserError(f"{path}: no such file: give a molecule table (.csv, .csv.gz or .parquet)")
     if path.stat().st_size == 0:

@@ -26,6 +26,9 @@ from teramind.network.published import published_folder, published_modules
 from teramind.network.spec import METADATA_KEY, SECTION_KERNELS, NetworkSpec, read_spec
 from teramind.network.unet import Network
 
+_BEGINNINGS = (b"PK", b"\x80")
+"""First bytes of what torch saves: a zip, or a pickle."""
+
 
 def load_network(path: str | Path, *, panel: tuple[str, ...] = ()) -> Network:
     """Load a network for inference from any of its forms.
@@ -96,6 +99,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_BEGINNINGS):
+                raise UserError(
+                    f"checkpoint {path}: no checkpoint: a .safetensors, a last.ckpt or its folder "
+                    "expected"
+                ) from None
         raise UserError(
             f"checkpoint {path}: not a plain tensor file, reading it would need to run its pickle "
             "code; ask for safetensors"

@@ -169,6 +169,8 @@ NO_SAFETENSORS = (
     [
         row("code in a pickle", pickled({"state_dict": Payload()}),
             "checkpoint {}: not a plain tensor file, reading it would need to run its pickle code; ask for safetensors"),
+        row("a table", file("m.csv", "gene,x,y\nTh,1,2\n"),
+            "checkpoint {}: no checkpoint: a .safetensors, a last.ckpt or its folder expected"),
         row("a header of 10 GB", tensors({}, length=10 << 30), NO_SAFETENSORS + "header too large)"),
         row("a tensor of 40 GB", tensors({"a": {"dtype": "F32", "shape": [10**10], "data_offsets": [0, 4 * 10**10]}}),
             NO_SAFETENSORS + "incomplete metadata, file not fully covered)"),

@@ -64,7 +64,8 @@ def twice(folder):
         row("nothing", lambda folder: folder / "m.csv",
             "{}: no such file: give a molecule table (.csv, .csv.gz or .parquet)"),
         row("a folder", lambda folder: (folder / "m.csv").mkdir() or folder / "m.csv",
-            "{}: no such file: give a molecule table (.csv, .csv.gz or .parquet)"),
+            "{}: a folder, no molecule table (.csv, .csv.gz or .parquet); tiles are read by kind: tiles, and their names "
+            "say what they cover"),
         row("0 bytes", csv(""), "{}: the file is empty: give a molecule table with rows"),
         row("0 bytes of Parquet", file("m.parquet", ""),
             "{}: the file is empty: give a molecule table with rows"),
