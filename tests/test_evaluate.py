@@ -34,7 +34,7 @@ def on_pixels(bins):
 def files(tmp_path):
     """Return a function that writes a volume, a raster and real images, and their paths."""
 
-    def write(generated, reference, molecules=None, *, section=0, corner=(0, 0)):
+    def write(generated, reference, molecules=None, *, section=0, corner=(0, 0), bounds=None):
         volume = tmp_path / "volume.zarr"
         create_volume(
             volume,
@@ -51,7 +51,11 @@ def files(tmp_path):
         z, y, x = (axis.ravel() for axis in np.indices(molecules.shape))
         gene = np.zeros_like(z)
         writer = RasterWriter(
-            tmp_path / "raster.zarr", panel=["Gad1"], sections=len(molecules), extent=FIELD
+            tmp_path / "raster.zarr",
+            panel=["Gad1"],
+            sections=len(molecules),
+            extent=FIELD,
+            bounds=bounds,
         )
         with writer:
             count = molecules.ravel().astype(int)
@@ -100,6 +104,17 @@ def test_the_regression_knows_which_gene_is_bright_and_does_not_see_the_holdout(
     for stain in (0, 1):
         predicted = fitted.predict(raster, 1, FIELD, stain)
         np.testing.assert_allclose(predicted, on_pixels(200 - molecules)[1], atol=1)
+
+
+def test_the_regression_does_not_see_what_lies_around_the_plane(files):
+    molecules = noise(2, (SECTIONS, HEIGHT // BIN, WIDTH // BIN)) // 2
+    real = np.broadcast_to(on_pixels(200 - molecules), (2, SECTIONS, HEIGHT, WIDTH)).copy()
+    real[..., 64:] = 0
+    paths = files(noise(3), real, molecules, bounds=Rect(0, 0, HEIGHT, 64))
+    raster = Raster.open(paths["raster"])
+    fitted = fit_regression(raster, zarr.open_array(paths["reference"], mode="r"), None)
+    predicted = fitted.predict(raster, 1, FIELD, 0)
+    np.testing.assert_allclose(predicted, on_pixels(200 - molecules)[1], atol=1)
 
 
 def test_a_holdout_of_everything_leaves_density_but_no_regression(files):

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from workflow_project import config_with
 
+from teramind.config import parse_config
 from teramind.config.expression import PRESETS
 from teramind.errors import UserError
 from teramind.expression.batches import MoleculeColumns, read_batches
@@ -265,6 +267,36 @@ def test_one_percent_outside_is_borne_and_counted(tmp_path):
     frame = pd.DataFrame({"gene": "Th", "x": [1.0] * 99 + [500.0], "y": 1.0, "z": 0})
     summary = run(save(frame, tmp_path / "m.csv"), tmp_path, minimum_overlap=0)
     assert (summary["molecules_in_raster"], summary["molecules_outside"]) == (99, 1)
+
+
+def test_a_plane_cut_from_larger_data_has_all_the_expression_that_drawing_it_reads(tmp_path):
+    """Also where patches reach beyond its last pixels, and half a patch around it."""
+    frame = table(4000)
+    frame[["y", "x"]] *= 10  # 800 x 800 pixels
+    source = save(frame, tmp_path / "m.csv")
+    plane = {"plane__y": 100, "plane__x": 70, "plane__height": 490, "plane__width": 200}
+    config = parse_config(config_with(**plane))
+    read = config.volume.grown(config.network.patch // 2)
+    counts = []
+    for name, extent in (("cut", config.raster_extent), ("all", Rect(0, 0, 800, 800))):
+        (tmp_path / name).mkdir()
+        run(source, tmp_path / name, extent=extent, bounds=config.plane.rect, outside="skip")
+        raster = Raster.open(tmp_path / name / "raster.zarr")
+        counts.append(raster.counts(sections=[0, 1], rect=read))
+    np.testing.assert_array_equal(*counts)
+    assert counts[0][:, -1].any()
+
+
+def test_molecules_around_the_plane_are_kept_but_count_as_outside(tmp_path):
+    plane, extent = Rect(16, 16, 48, 64), Rect(-16, -16, 112, 128)
+    around = pd.DataFrame({"gene": "Th", "x": [8, 20, 50], "y": [20, 34, 20], "z": 0})
+    source = save(around, tmp_path / "m.csv")
+    told = r"2 of 3 molecules lie outside the extent y 16\.\.63, x 16\.\.79 pixels"
+    with pytest.raises(UserError, match=told):
+        run(source, tmp_path, extent=extent, bounds=plane, minimum_overlap=0)
+    changes = {"extent": extent, "bounds": plane, "minimum_overlap": 0, "outside": "skip"}
+    summary = run(source, tmp_path, **changes)
+    assert [summary[f"molecules{where}"] for where in ("", "_in_raster", "_outside")] == [3, 3, 2]
 
 
 def test_more_outside_is_an_error_with_both_extents_unless_cut_on_purpose(tmp_path):

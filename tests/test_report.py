@@ -124,7 +124,8 @@ def write_records(folder):
     table = "\n".join(["panel_gene\tstatus\tsource_gene\tmolecules", *rows, ""])
     (folder / "panel.tsv").write_text(table)
     summary = {
-        "molecules_in_raster": 40,
+        "molecules": 42,
+        "molecules_in_raster": 41,
         "molecules_outside": 2,
         "molecules_of_other_genes": 3,
         "lookalikes": {"DRD1": 2},
@@ -279,6 +280,7 @@ def test_times_add_up_by_rule(plain):
 def test_genes_are_accounted_for(plain):
     assert "1 of the 2 genes that the network reads were found (1 by name)" in plain.text
     assert "(1) <script>" in plain.text
+    assert "40 of their molecules lie inside the plane and 2 outside" in plain.text
     assert "1 other gene in the data, 3 molecules" in plain.text
 
 

@@ -34,7 +34,7 @@ class Expression(Section):
     synonyms: PathText | None = Field(None, description="TSV: name in the data, name in the panel")
     minimum_overlap: Number = Field(0.5, ge=0, le=1, description="panel genes that must be found")
     outside: Literal["error", "skip"] = Field(
-        "error", description="molecules outside the plane: refuse above 1 %, or cut them off"
+        "error", description="molecules outside the plane: refuse above 1 %, or bear them"
     )
 
 

@@ -109,6 +109,16 @@ class Config(Section):
         return self.wanted.grown(reach * self.network.patch)
 
     @property
+    def raster_extent(self) -> Rect | None:
+        """Pixels whose molecules a table's raster keeps; None for tiles, which bring frames.
+
+        All that drawing the volume reads: half a patch around it, and `margin` patches for tissue.
+        """
+        if isinstance(self.expression, TileExpression):
+            return None
+        return self.volume.grown(max(self.generate.margin, 1) * self.network.patch)
+
+    @property
     def trains(self) -> bool:
         """Whether the workflow makes the checkpoint itself."""
         return self.network.checkpoint == FROM_TRAINING

@@ -59,7 +59,8 @@ def fit_regression(
         The fit; None where the holdout leaves nothing to fit.
     """
     stains, sections, height, width = images.shape
-    shared = Rect(0, 0, height, width).cut(raster.extent)  # from the edge of a bin on
+    bounds = raster.bounds.rounded_out(BIN)  # around them lies what is only read
+    shared = Rect(0, 0, height, width).cut(raster.extent).cut(bounds)
     whole = shared._replace(
         height=shared.height - shared.height % BIN, width=shared.width - shared.width % BIN
     )

@@ -29,7 +29,7 @@ _SETTINGS: dict[str, type[Settings]] = {
 }
 
 MOST_OUTSIDE = 0.01
-"""Largest share of molecules that may lie outside the extent unless it is cut on purpose."""
+"""Largest share of molecules that may lie outside the bounds unless they are cut on purpose."""
 
 LEAST_COVERED = 0.01
 """Smallest share of what is drawn, in height or width, that the molecules of a table may span."""
@@ -58,13 +58,13 @@ def bin_expression(
 ) -> dict[str, Any]:
     """Bin a data set into a raster and write the panel table (TSV); return the numbers.
 
-    `extent` is in pixels of the plane, None the data's own. `settings` is the dataclass of the
-    kind, None its defaults. `minimum_overlap` is the fraction of panel genes the data must have.
-    `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of molecules outside.
-    `region` is what will be generated, in pixels; tiles must cover it, where one is missing by
-    their neighbours' frames, and other data overlap it. Of tiles only those that reach `around` are
-    read, by default all. `bounds` is the volume, which tiles with their frames exceed; None the
-    extent.
+    `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
+    volume, around which the extent holds what drawing it reads; None the extent. `settings` is the
+    dataclass of the kind, None its defaults. `minimum_overlap` is the fraction of panel genes the
+    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of
+    molecules outside the bounds. `region` is what will be generated, in pixels; tiles must cover
+    it, where one is missing by their neighbours' frames, and other data overlap it. Of tiles only
+    those that reach `around` are read, by default all.
     Raises UserError for any fault of the data or settings, and then leaves no raster.
     """
     path = Path(source)
@@ -99,7 +99,7 @@ def bin_expression(
         expected = sum(data.molecules[name] for name in match.index)
         if molecules != expected:
             raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
-        if outside == "error":
+        if outside == "error" and extent:
             _require_inside(path, writer, molecules, data.extent)
         if region:
             _require_overlap(path, region, data.extent, whole=False)
@@ -200,7 +200,7 @@ def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect
     if writer.outside > MOST_OUTSIDE * molecules:
         raise UserError(
             f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
-            f" {_pixels(writer.extent)}; the data covers {_pixels(data)}:"
+            f" {_pixels(writer.bounds)}; the data covers {_pixels(data)}:"
             " check the extent, origin, pixel size and units"
             f"{', and whether x and y are exchanged' * _exchanged(data, writer.extent)}"
         )

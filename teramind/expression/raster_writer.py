@@ -35,8 +35,8 @@ class RasterWriter:
     """Writes a raster from molecules in any order, in bounded memory.
 
     A context manager: the raster appears under its name at the end of the block, and after an
-    exception nothing is left. `outside` counts the molecules skipped for being outside the extent;
-    `molecules_per_section` is known when the raster is.
+    exception nothing is left. `outside` counts the molecules beyond `bounds`, of which those inside
+    the extent are kept; `molecules_per_section` is known when the raster is.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class RasterWriter:
     ) -> None:
         """Prepare a raster of `sections` sections; `extent` is rounded outwards to bins.
 
-        `bounds` is the part of the plane that images are generated on, None the whole extent.
+        `bounds` is the part of the plane that images are generated on, to which molecules beyond
+        its outermost bins are outside; None the whole extent.
 
         Raises UserError if `path` exists, or the extent, panel or number of sections is empty.
         """
         self.path, self.panel, self.sections = Path(path), tuple(panel), sections
         self.extent = extent.rounded_out(BIN)
+        self.bounds = (bounds or extent).rounded_out(BIN)
         if self.path.exists():
             raise UserError(f"{path} exists: remove it or write the raster under another name")
         if min(extent.height, extent.width, sections) < 1:
@@ -76,7 +78,7 @@ class RasterWriter:
             raise UserError(f"{path}: panel of {len(self.panel)} genes: 1 to {LOST - 1} possible")
         self.outside = 0
         self.molecules_per_section: list[int] = []
-        self._inside = 0
+        self._kept = 0
         self._attributes = {
             "pixel_size_um": pixel_size_um,
             "section_spacing_um": section_spacing_um,
@@ -118,12 +120,11 @@ class RasterWriter:
         """
         count = np.ones(len(y), np.uint32) if count is None else count
         self._check(section=section, y=y, x=x, gene=gene, count=count)
+        self.outside += int(count[~_inside(self.bounds, y, x)].sum(dtype=np.int64))
+        inside = _inside(self.extent, y, x)
+        self._kept += int(count[inside].sum(dtype=np.int64))
         bin_y = y.astype(np.int64) // BIN - self.extent.y // BIN
         bin_x = x.astype(np.int64) // BIN - self.extent.x // BIN
-        inside = (bin_y >= 0) & (bin_y < self.extent.height // BIN)
-        inside &= (bin_x >= 0) & (bin_x < self.extent.width // BIN)
-        self.outside += int(count[~inside].sum(dtype=np.int64))
-        self._inside += int(count[inside].sum(dtype=np.int64))
         kept = inside & (count > 0)
         bin_y, bin_x = bin_y[kept], bin_x[kept]
         rows, _ = block_grid(self.extent)
@@ -142,8 +143,8 @@ class RasterWriter:
         self._spill.flush()
         group = zarr.open_group(self._folder / "raster", mode="w-", zarr_format=3)
         molecules = [self._write_section(group, section) for section in range(self.sections)]
-        if sum(molecules) != self._inside:
-            raise RuntimeError(f"{self._inside} molecules added, {sum(molecules)} written")
+        if sum(molecules) != self._kept:
+            raise RuntimeError(f"{self._kept} molecules added, {sum(molecules)} written")
         group.attrs.update(
             {
                 "version": VERSION,
@@ -187,6 +188,11 @@ class RasterWriter:
                 _, arrays["bin"][entries], arrays["gene"][entries] = unpack(records["key"])
                 arrays["count"][entries] = records["count"].astype(arrays["count"].dtype)
         return molecules
+
+
+def _inside(rect: Rect, y: Integers, x: Integers) -> NDArray[np.bool_]:
+    """Which pixels lie in a rectangle."""
+    return (y >= rect.y) & (y < rect.bottom) & (x >= rect.x) & (x < rect.right)
 
 
 def _create_section(

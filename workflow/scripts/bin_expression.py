@@ -8,7 +8,6 @@ with job(snakemake) as config:
     from teramind.expression.settings import panel_of, reader_settings
     from teramind.files import write_json
 
-    tiles = config.expression.kind == "tiles"
     names = config.expression.synonyms
     summary = bin_expression(
         source=config.source_path,
@@ -16,7 +15,7 @@ with job(snakemake) as config:
         raster_path=snakemake.output.raster,
         panel=panel_of(config, snakemake.input.panel),
         sections=config.plane.sections,
-        extent=None if tiles else config.plane.rect,
+        extent=config.raster_extent,
         panel_table_path=snakemake.output.panel,
         settings=reader_settings(config.expression),
         pixel_size_um=config.plane.pixel_size_um,
