@@ -244,6 +244,7 @@ def _run_slabs(config: Config, folder: Path, meter: Meter) -> int:
                 config,
                 slab,
                 checkpoint=folder / "network",
+                raster=folder / "raster.zarr",
                 state=state(slab, last),
                 right=state(right, last) if state(right, last).exists() else None,
                 below=state(below, last) if state(below, last).exists() else None,

@@ -1,4 +1,4 @@
-"""What a state says it belongs to: slab, phase, and a run of certain settings and weights."""
+"""What a state says it belongs to: slab, phase, and a run of certain settings and inputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from teramind.files import digest
 from teramind.geometry import Slab
 
 
-def run_digest(config: Config, checkpoint: Path) -> str:
-    """What a state's run depends on, as one digest: settings and weights."""
-    weights = checkpoint / "last.ckpt" if checkpoint.is_dir() else checkpoint
-    return digest((json.dumps(config.identity(), sort_keys=True) + digest(weights)).encode())
+def run_digest(config: Config, *, checkpoint: Path, raster: Path) -> str:
+    """What a state's run depends on, as one digest: settings, weights and expression.
+
+    The raster's record names its panel, its sources with their sizes and the molecules of each
+    section; made again from the same data it is the same.
+    """
+    files = digest(checkpoint) + digest(raster / "zarr.json")
+    return digest((json.dumps(config.identity(), sort_keys=True) + files).encode())
 
 
 def state_identity(slab: Slab, phase: int, run: str) -> dict[str, str]:

@@ -109,7 +109,7 @@ def generate_slab(
     """
     generator = make_generator(config, checkpoint=checkpoint, raster=raster)
     print(f"slab {slab}, phase {phase + 1}: {_where(config)}", flush=True)
-    run, layout = run_digest(config, checkpoint), generator.layout
+    run, layout = run_digest(config, checkpoint=checkpoint, raster=raster), generator.layout
     singles = layout.singles(slab)
 
     def read(single: Slab) -> ReadState:

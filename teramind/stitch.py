@@ -23,6 +23,7 @@ def stitch_slab(
     slab: Slab,
     *,
     checkpoint: Path,
+    raster: Path,
     state: Path,
     right: Path | None,
     below: Path | None,
@@ -34,6 +35,7 @@ def stitch_slab(
         config: the configuration.
         slab: which.
         checkpoint: the network, for the identity of the states.
+        raster: the expression, likewise.
         state: its state after the last phase.
         right: the state of the slab right of it, if there is one.
         below: the state of the slab below it, if there is one.
@@ -42,7 +44,7 @@ def stitch_slab(
     Returns:
         The receipt: slab, shards with checksums, seam numbers.
     """
-    layout, run = config.layout(), run_digest(config, checkpoint)
+    layout, run = config.layout(), run_digest(config, checkpoint=checkpoint, raster=raster)
     rect, last = layout.core(slab, layout.phases - 1), layout.phases - 1
     seams, shards = Seams(layout.patch), []
 

@@ -30,6 +30,7 @@ from workflow_project import (
 )
 
 from teramind.config import parse_config
+from teramind.errors import UserError
 from teramind.expression import Raster, RasterWriter
 from teramind.expression.settings import reader_settings
 from teramind.expression.source import to_pixels
@@ -362,26 +363,26 @@ def generated(config, folder, **inputs):
     return states
 
 
-def stitched(config, states, *, checkpoint, volume):
+def stitched(config, states, *, volume, **inputs):
     """The receipts of slabs whose state files are given, in a new volume, without Snakemake."""
     create_volume(volume, **volume_settings(config))
     return [
         stitch_slab(
             config,
             slab,
-            checkpoint=checkpoint,
             state=state,
             right=states.get(slab._replace(col=slab.col + 1)),
             below=states.get(slab._replace(row=slab.row + 1)),
             volume=volume,
+            **inputs,
         )
         for slab, state in states.items()
     ]
 
 
-def pixels_in_seams(config, checkpoint, folder):
+def pixels_in_seams(config, folder, **inputs):
     """Pairs of pixels across the borders of the slabs of the last window, all of it tissue."""
-    layout, run = config.layout(), run_digest(config, checkpoint)
+    layout, run = config.layout(), run_digest(config, **inputs)
     last, window = layout.phases - 1, len(layout.windows) - 1
     states = {slab: folder / f"{slab}.safetensors" for slab in layout.slabs_of_window(window, last)}
     for slab, path in states.items():
@@ -389,16 +390,18 @@ def pixels_in_seams(config, checkpoint, folder):
         state = np.random.default_rng(0).uniform(-1, 1, (4, rect.height, rect.width))
         save_states(path, [state], windows=layout.windows_of(slab), rect=rect, identity=identity)
     volume = folder / f"{config.plane.sections}.zarr"
-    receipts = stitched(config, states, checkpoint=checkpoint, volume=volume)
+    receipts = stitched(config, states, volume=volume, **inputs)
     return sum(receipt["seams"]["pixels"] for receipt in receipts)
 
 
 def test_a_section_beyond_the_stack_is_in_no_seam(tmp_path):
     """A window draws two sections; of the last window of three sections one is dropped."""
     write_network(checkpoint := tmp_path / "network.safetensors")
+    write_raster(raster := tmp_path / "raster.zarr", sections=4)
+    configs = [parse_config(config_with(plane__sections=n)) for n in (3, 4)]
     three, four = (
-        pixels_in_seams(parse_config(config_with(plane__sections=n)), checkpoint, tmp_path)
-        for n in (3, 4)
+        pixels_in_seams(config, tmp_path, checkpoint=checkpoint, raster=raster)
+        for config in configs
     )
     assert 0 < 2 * three == four
 
@@ -422,15 +425,32 @@ def test_windows_that_share_a_job_get_the_same_voxels(tmp_path):
     jobs = planned(project.run("-n"))
     assert jobs["generate_p000"] == jobs["generate_p001"] == jobs["stitch"] == 2
     write_raster(tmp_path / "raster.zarr", sections=5)
-    checkpoint, volumes = tmp_path / "network.safetensors", []
+    volumes = []
+    inputs = {"checkpoint": tmp_path / "network.safetensors", "raster": tmp_path / "raster.zarr"}
     for windows in (2, 1):
         config = parse_config(config_with(**changes, generate__windows=windows))
         folder = tmp_path / f"{windows}"
-        states = generated(config, folder, checkpoint=checkpoint, raster=tmp_path / "raster.zarr")
+        states = generated(config, folder, **inputs)
         assert len(states) == {2: 2, 1: 3}[windows]
-        stitched(config, states, checkpoint=checkpoint, volume=folder / "volume.zarr")
+        stitched(config, states, volume=folder / "volume.zarr", **inputs)
         volumes.append(read_volume(folder / "volume.zarr"))
     np.testing.assert_array_equal(*volumes)
+
+
+def test_states_of_other_expression_are_refused(tmp_path):
+    """As a job leaves them that outlived its run, while the molecules were replaced."""
+    write_network(checkpoint := tmp_path / "network.safetensors")
+    for name, sections in (("first", 2), ("again", 2), ("other", 3)):
+        write_raster(tmp_path / name, sections=sections)
+    plane = {"plane__height": 64, "plane__width": 64, "generate__steps": 1, "generate__phases": 1}
+    config = parse_config(config_with(**plane))
+    inputs = {"checkpoint": checkpoint, "raster": tmp_path / "first"}
+    states = generated(config, tmp_path / "states", **inputs)
+    inputs["raster"] = tmp_path / "other"
+    with pytest.raises(UserError, match="belongs to run"):
+        stitched(config, states, volume=tmp_path / "a", **inputs)
+    inputs["raster"] = tmp_path / "again"
+    assert stitched(config, states, volume=tmp_path / "b", **inputs)
 
 
 def test_cells_are_binned(tmp_path):

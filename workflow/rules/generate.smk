@@ -98,6 +98,7 @@ def beside(dy, dx):
 rule stitch:
     input:
         checkpoint=CHECKPOINT,
+        raster=RASTER,
         layout=ancient(results("volume/layout.json")),
         state=state_of(LAST),
         right=beside(0, 1),

@@ -14,6 +14,7 @@ with job(snakemake) as config:
         config,
         Slab.parse(snakemake.wildcards.slab),
         checkpoint=Path(snakemake.input.checkpoint),
+        raster=Path(snakemake.input.raster),
         state=Path(snakemake.input.state),
         right=Path(right) if right else None,
         below=Path(below) if below else None,
