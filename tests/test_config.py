@@ -11,12 +11,15 @@ from workflow_project import ROOT, config_with
 
 from teramind.config import (
     differences,
+    input_files,
     missing_files,
     parse_config,
     refuse_other_results,
     refuse_unwritable_results,
 )
 from teramind.errors import UserError
+from teramind.files import digest
+from teramind.provenance import write_provenance
 
 BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"
@@ -236,6 +239,17 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
 )
 def test_keys_that_contradict_each_other_are_named(changes, line):
     assert problems(**changes) == [line]
+
+
+def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):
+    folder = tmp_path / "638850_64_229_all_4_ours"
+    folder.mkdir()
+    config = parse_config(config_with(network__checkpoint=str(folder)))
+    assert input_files(config)["network.checkpoint"] == folder  # and the job says what it lacks
+    (weights := folder / "last.ckpt").write_bytes(b"weights")
+    assert input_files(config)["network.checkpoint"] == weights
+    write_provenance(config, record := tmp_path / "provenance.json", project=tmp_path)
+    assert json.loads(record.read_text())["inputs"] == {str(weights): digest(weights)}
 
 
 def test_a_drawn_test_part_must_share_pixels_with_the_region():

@@ -35,12 +35,20 @@ def input_files(config: Config) -> dict[str, Path]:
 def _network_files(config: Config) -> dict[str, str | None]:
     """The checkpoint, or what training starts from and learns from beside the reference."""
     if not config.trains or config.train is None:
-        return {"network.checkpoint": config.network.checkpoint}
-    named = {"train.start": config.train.start, "train.start_panel": config.train.start_panel}
+        return {"network.checkpoint": _weights(config.network.checkpoint)}
+    start = config.train.start
+    named = {"train.start": start and _weights(start)}
+    named["train.start_panel"] = config.train.start_panel
     if tiles := config.train.tiles:
         named["train.tiles.folder"] = tiles.folder
         named |= {f"train.tiles.lists.{k}": path for k, path in enumerate(tiles.lists)}
     return named
+
+
+def _weights(checkpoint: str) -> str:
+    """The file of a published folder; every other checkpoint is one itself."""
+    file = Path(checkpoint, "last.ckpt")
+    return str(file) if file.is_file() else checkpoint
 
 
 def missing_files(config: Config) -> list[str]:

@@ -51,7 +51,7 @@ if settings.converts:
         input:
             fetched(settings.checkpoint_archive)
             if settings.checkpoint_archive
-            else given(settings.network.checkpoint),
+            else given(str(input_files(settings)["network.checkpoint"])),
             panel=given(settings.expression.panel),
         output:
             CHECKPOINT,
