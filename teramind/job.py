@@ -38,7 +38,7 @@ def job(snakemake: Any) -> Iterator[Config]:
         os.dup2(log.fileno(), 2)
         try:
             yield parse_config(snakemake.config)
-        except (UserError, OSError) as error:
+        except Exception as error:
             line = describe(error)
             if line is None:
                 raise
@@ -62,8 +62,19 @@ def describe(error: Exception) -> str | None:
     """Return the lines for an error that is the user's to mend; None for a defect of ours."""
     if isinstance(error, UserError):
         return str(error)
+    if _out_of_memory(error):
+        return (
+            "out of memory; use a machine with more, or take less at a time: a smaller "
+            "generate.slab, in training a smaller train.batch or more train.accumulate"
+        )
     known = {errno.ENOSPC: "the disk is full", errno.EROFS: "the folder is read-only"}
     known |= {errno.EACCES: "no permission", errno.EDQUOT: "the disk quota is used up"}
     if isinstance(error, OSError) and error.errno in known:
         return f"{error.filename or 'writing'}: {known[error.errno]}; nothing half-written is kept"
     return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory could not be had, here or on a GPU. Knows torch's errors without torch."""
+    refused = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or refused
