@@ -18,6 +18,7 @@ from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
+from teramind.network.precision import keep_float32
 from teramind.noise import Noise, PhiloxNoise, PublishedNoise
 from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
@@ -62,6 +63,7 @@ def generate_region(
         raise UserError(f"steps: {steps}; must be at least 1")
     expression = Raster.open(raster)
     check_panel(network.spec, expression.panel, str(raster))
+    keep_float32()
     spec = network.spec
     wanted, layout = _place(spec, expression, raster, region, bounds, steps)
     generator = Generator(

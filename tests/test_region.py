@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from teramind.diffusion import sampling_steps
@@ -86,6 +87,17 @@ def test_as_bounds_a_region_has_other_voxels_at_its_edge(tiny_network, raster):
     volume = generate_region(tiny_network, raster, **inside)
     alone = generate_region(tiny_network, raster, bounds="region", **inside)
     assert np.abs(volume - alone).max() > 1e-4
+
+
+def test_on_a_gpu_float32_is_not_rounded_and_the_networks_own_precision_stays(
+    tiny_network, raster, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # the default
+    conv = tiny_network.middle_out.conv_in
+    monkeypatch.setattr(conv, "lower", torch.bfloat16)
+    generate_region(tiny_network, raster, region=(64, 32, 32, 32), steps=1)
+    assert not torch.backends.cudnn.allow_tf32
+    assert conv.lower == torch.bfloat16
 
 
 def test_seed_decides_and_nothing_else(tiny_network, raster):
