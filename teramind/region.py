@@ -36,6 +36,7 @@ def generate_region(
     solver: SolverName = "published",
     seed: int = 0,
     noise: Literal["philox", "published"] = "philox",
+    margin: int = 1,
     raw: bool = False,
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Generate a region of the plane, all sections, in memory.
@@ -43,13 +44,15 @@ def generate_region(
     Args:
         network: from `load_network`.
         raster: path of an expression raster.
-        region: (y, x, height, width) in pixels of the plane; None for the raster's whole extent.
+        region: (y, x, height, width) in pixels of the plane; None for the whole volume that the
+            raster was made for.
         bounds: where the state stops being generated and is the constant -1: at the edges of the
             raster's "volume", or at those of the "region", as the published ROI script does.
         steps: sampling steps.
         solver: how a step is taken.
         seed: of the noise; not used with published noise.
         noise: "philox", or "published" to repeat published volumes.
+        margin: patches of background that are drawn around tissue.
         raw: return the state instead of grey levels.
 
     Returns:
@@ -72,6 +75,7 @@ def generate_region(
         noise=make_noise(noise, seed=seed, spec=spec, windows=layout.windows),
         layout=layout,
         schedule=sampling_steps(steps, solver),
+        margin=margin,
         solver=SOLVERS[solver],
     )
     state = _all_windows(generator)[:, :, *wanted.within(layout.region)]

@@ -100,6 +100,18 @@ def test_on_a_gpu_float32_is_not_rounded_and_the_networks_own_precision_stays(
     assert conv.lower == torch.bfloat16
 
 
+def test_a_wider_margin_draws_more_background(tiny_network, tmp_path):
+    """One molecule in the middle of five patches: with itself, one more, or two on every side."""
+    path, extent = tmp_path / "raster", Rect(0, 0, 32, 160)
+    at = {"section": np.zeros(1, int), "y": np.full(1, 16), "x": np.full(1, 80)}
+    with RasterWriter(path, panel=tiny_network.spec.panel, sections=1, extent=extent) as writer:
+        writer.add(**at, gene=np.zeros(1, int))
+    for margin in (0, 1, 2):
+        state = generate_region(tiny_network, path, steps=1, margin=margin, raw=True)
+        drawn = (state != -1).any((0, 1, 2)).reshape(5, 32).any(1)
+        assert drawn.tolist() == [abs(k - 2) <= margin for k in range(5)]
+
+
 def test_seed_decides_and_nothing_else(tiny_network, raster):
     first, again, other = (
         generate_region(tiny_network, raster, steps=1, seed=seed) for seed in (3, 3, 4)
