@@ -313,6 +313,16 @@ def test_the_pyramid_is_the_mean_of_what_lies_below(
     assert verify_shards(path, records) == []
 
 
+def test_a_shard_that_is_written_again_is_never_away(tmp_path: Path, monkeypatch: Any) -> None:
+    """As when a job that outlived its run and its successor write the same slab."""
+    voxels = noise((1, 1, 80, 80))
+    path = make(tmp_path / "v", voxels.shape, 64)
+    records, removed = fill(path, voxels, 64), []
+    monkeypatch.setattr(Path, "unlink", lambda shard, **_: removed.append(shard))
+    assert fill(path, voxels, 64) == records
+    assert removed == []
+
+
 def test_building_the_pyramid_again_gives_the_same_bytes(tmp_path: Path) -> None:
     voxels = noise((1, 1, 300, 600))
     path = make(tmp_path / "v", voxels.shape, 256)

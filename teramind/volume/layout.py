@@ -172,17 +172,23 @@ def _create(path: Path, layout: VolumeLayout) -> None:
     attributes = {"ome": _ome(layout), "teramind": dict(layout.attributes)}
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for level in range(layout.levels):
-        shard, chunk = layout.shard(level), layout.chunk(level)
-        group.create_array(
-            str(level),
-            shape=(*layout.shape[:2], *layout.plane(level)),
-            shards=(layout.together, 1, shard, shard),
-            chunks=(1, 1, chunk, chunk),
-            dtype=layout.dtype,
-            fill_value=0,
-            compressors=ZstdCodec(level=1),
-            dimension_names=AXES,
-        )
+        create_level(group, layout, level)
+
+
+def create_level(group: zarr.Group, layout: VolumeLayout, level: int) -> zarr.Array[Any]:
+    """Create the empty array of one level."""
+    shard, chunk = layout.shard(level), layout.chunk(level)
+    return group.create_array(
+        str(level),
+        shape=(*layout.shape[:2], *layout.plane(level)),
+        shards=(layout.together, 1, shard, shard),
+        chunks=(1, 1, chunk, chunk),
+        dtype=layout.dtype,
+        fill_value=0,
+        compressors=ZstdCodec(level=1),
+        dimension_names=AXES,
+        config={"write_empty_chunks": False},
+    )
 
 
 def _ome(layout: VolumeLayout) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import Any, cast
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import MemoryStore
 
-from teramind.files import digest, flush, naming, require_inside
+from teramind.files import atomic_path, digest, naming, require_inside
 from teramind.geometry import Rect
-from teramind.volume.layout import VolumeLayout, volume_layout
+from teramind.volume.layout import VolumeLayout, create_level, volume_layout
 
 Voxels = NDArray[Any]
 """uint8 grey levels, or float32 values: whatever the volume's type is."""
@@ -39,7 +40,7 @@ def write_slab(path: str | Path, *, voxels: Voxels, z: int, y: int, x: int) -> l
     (stains, sections), step = voxels.shape[:2], layout.together
     row, column = y // layout.slab, x // layout.slab
     return [
-        _write_shard(path, voxels[c : c + step, k], (0, c // step, z + k, row, column))
+        _write_shard(path, layout, voxels[c : c + step, k], (0, c // step, z + k, row, column))
         for c, k in product(range(0, stains, step), range(sections))
     ]
 
@@ -60,7 +61,7 @@ def build_pyramid(path: str | Path, *, z: int) -> list[Record]:
         for level in range(1, layout.levels):
             planes = _halve(planes)
             key = (level, c // step, z, rect.y // layout.slab, rect.x // layout.slab)
-            records.append(_write_shard(path, planes, key))
+            records.append(_write_shard(path, layout, planes, key))
     return records
 
 
@@ -92,10 +93,9 @@ def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> lis
     return lines
 
 
-def open_level(path: str | Path, level: int, *, mode: str = "r") -> zarr.Array[Any]:
-    """Open the array (c, z, y, x) of one level."""
-    empty = {"write_empty_chunks": False}
-    return zarr.open_array(path, path=str(level), mode=mode, zarr_format=3, config=empty)
+def open_level(path: str | Path, level: int) -> zarr.Array[Any]:
+    """Open the array (c, z, y, x) of one level for reading."""
+    return zarr.open_array(path, path=str(level), mode="r", zarr_format=3)
 
 
 def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x: int) -> None:
@@ -121,25 +121,30 @@ def _slabs(layout: VolumeLayout) -> Iterator[Rect]:
         yield Rect(y, x, min(layout.slab, height - y), min(layout.slab, width - x))
 
 
-def _write_shard(path: str | Path, planes: Voxels, key: tuple[int, int, int, int, int]) -> Record:
+def _write_shard(
+    path: str | Path, layout: VolumeLayout, planes: Voxels, key: tuple[int, int, int, int, int]
+) -> Record:
     """Replace the shard at `key` (level, shard along c, z, slab row, column) by `planes` (c, y, x).
 
-    The old shard goes first, because zarr would read it, damaged or not, to fill up a shard that
-    the volume's edge cuts off.
+    It is made in memory, where zarr finds no old one, damaged or not, to fill up a shard that the
+    volume's edge cuts off. It is never away while another job writes the same.
     """
     level, c, z, row, column = key
-    array = open_level(path, level, mode="r+")
-    relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
-    shard = Path(path) / relative
-    require_inside(shard, path)
-    shard.unlink(missing_ok=True)
+    made: dict[str, Any] = {}
+    array = create_level(zarr.create_group(MemoryStore(made), zarr_format=3), layout, level)
     step, _, height, width = cast(tuple[int, ...], array.shards)
     y, x = row * height, column * width
     rows, cols = slice(y, y + planes.shape[1]), slice(x, x + planes.shape[2])
-    with naming(shard):
-        array[c * step : (c + 1) * step, z, rows, cols] = planes
-        if shard.exists():
-            flush(shard)  # the receipt must not survive a power cut that its shard does not
+    array[c * step : (c + 1) * step, z, rows, cols] = planes
+    relative = f"{level}/{array.metadata.encode_chunk_key((c, z, row, column))}"
+    shard = Path(path) / relative
+    require_inside(shard, path)
+    if relative not in made:
+        with naming(shard):
+            shard.unlink(missing_ok=True)
+    else:
+        with atomic_path(shard) as temporary:
+            temporary.write_bytes(made[relative].to_bytes())
     return _record(path, relative)
 
 
