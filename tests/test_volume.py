@@ -77,10 +77,10 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def mean_of_blocks(plane: Voxels) -> Voxels:
-    """Return the mean of each 2 x 2 block's pixels, half rounded up, block by block."""
+    """Return the mean of each 2 x 2 block's pixels, half rounded to even, block by block."""
     rows, columns = range(0, plane.shape[0], 2), range(0, plane.shape[1], 2)
     blocks = [[plane[y : y + 2, x : x + 2].astype(float).mean() for x in columns] for y in rows]
-    return np.floor(np.array(blocks) + 0.5).astype(np.uint8)
+    return np.array([[round(mean) for mean in row] for row in blocks], np.uint8)
 
 
 def test_other_tools_accept_the_volume(tmp_path: Path) -> None:
@@ -311,6 +311,14 @@ def test_the_pyramid_is_the_mean_of_what_lies_below(
     per_level = shape[0] * shape[1] * len(list(slabs(voxels, slab)))
     assert len({record["path"] for record in records}) == per_level * (levels - 1)
     assert verify_shards(path, records) == []
+
+
+def test_a_level_is_as_bright_as_the_voxels(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(60, 200, (1, 1, 1024, 1024), np.uint8)
+    path = make(tmp_path / "v", voxels.shape, 1024)
+    fill(path, voxels, 1024)
+    build_pyramid(path, z=0)
+    assert read_volume(path, level=1).mean() == pytest.approx(voxels.mean(), abs=0.02)
 
 
 def test_a_shard_that_is_written_again_is_never_away(tmp_path: Path, monkeypatch: Any) -> None:

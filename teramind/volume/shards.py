@@ -49,8 +49,8 @@ def build_pyramid(path: str | Path, *, z: int) -> list[Record]:
     """Write all levels above 0 of section `z` and return the records of their shards.
 
     A pixel is the mean of the 2 x 2 pixels below it, or of those the volume's edge leaves; grey
-    levels are rounded half up. One shard of level 0 is in memory at a time. ValueError where
-    there is no such section.
+    levels are rounded half to even, so that levels do not grow brighter. One shard of level 0 is in
+    memory at a time. ValueError where there is no such section.
     """
     layout = volume_layout(path)
     layout.require_section(z)
@@ -170,4 +170,4 @@ def _halve(planes: Voxels) -> Voxels:
     grey = planes.dtype == np.uint8
     rows = even[:, 0::2].astype(np.uint16 if grey else np.float64) + even[:, 1::2]
     four = rows[:, :, 0::2] + rows[:, :, 1::2]
-    return ((four + 2) // 4 if grey else four / 4).astype(planes.dtype)
+    return (np.rint(four / 4) if grey else four / 4).astype(planes.dtype)
