@@ -46,7 +46,7 @@ class Rect(NamedTuple):
         """What the two rectangles share; height and width are 0 when they share nothing."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         height, width = min(self.bottom, other.bottom) - y, min(self.right, other.right) - x
-        return Rect(y, x, max(height, 0), max(width, 0)) if min(height, width) > 0 else EMPTY
+        return Rect(y, x, height, width) if min(height, width) > 0 else EMPTY
 
     def rounded_out(self, step: int) -> Rect:
         """The smallest rectangle around this one whose edges are multiples of `step`."""

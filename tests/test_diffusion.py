@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plane_noise import predict_noise
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -247,7 +248,7 @@ def predicted(network: Network, window: dict) -> torch.Tensor:
     noisy = alpha.sqrt() * window["image"] + (1 - alpha).sqrt() * window["noise"]
     patches = noisy.unflatten(2, (2, 32)).unflatten(4, (2, 32)).permute(0, 2, 4, 1, 3, 5)
     parts = zip(patches.flatten(1, 2), window["counts"], window["t"].tolist(), strict=True)
-    return torch.cat([network.predict_noise(state, counts, t) for state, counts, t in parts])
+    return torch.cat([predict_noise(network, state, counts, t) for state, counts, t in parts])
 
 
 def test_half_of_what_is_learned_is_more_signal_than_noise() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plane_noise import predict_noise
 from torch.nn import functional as F
 from workflow_project import config_with
 
@@ -151,7 +152,7 @@ def whole_plane(generator):
     state = torch.from_numpy(generator.initial(0)(bounds))[None].to(network.stem.weight)
     for step in generator.schedule:
         padded = F.pad(state, (half,) * 4, value=-1)
-        noise = network.predict_noise(to_patches(padded, P), counts, step.t, rows=rows, cols=cols)
+        noise = predict_noise(network, to_patches(padded, P), counts, step.t, rows=rows)
         tiled = noise.unflatten(0, (rows - 1, cols - 1)).permute(2, 0, 3, 1, 4)
         state = ddim(state, tiled.reshape(state.shape), step)
     return state[0].numpy()

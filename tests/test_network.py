@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from plane_noise import predict_both, predict_noise
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -69,9 +70,7 @@ def published_state(network):
 
 
 def test_one_pass_gives_the_published_numbers(golden, io):
-    shifted, aligned = golden.predict_noise(
-        io["x"], io["counts"], int(io["t"]), rows=3, cols=3, aligned=True
-    )
+    shifted, aligned = predict_both(golden, io["x"], io["counts"], int(io["t"]))
     assert_relative(shifted, io["pred_shifted"])
     assert_relative(aligned[:2], io["pred_aligned"])
 
@@ -93,14 +92,14 @@ def test_every_size_predicts_the_same_under_published_names(size, tmp_path):
     network = random_network(*size)
     spec = network.spec
     state, counts = random_plane(spec, 4)
-    shifted = network.predict_noise(state, counts, 400)
+    shifted = predict_noise(network, state, counts, 400)
     assert shifted.shape == (1, spec.channels, spec.patch, spec.patch)
     save_file(published_state(network), tmp_path / "bare.safetensors")
     again = load_network(tmp_path / "bare.safetensors")
     assert again.spec == NetworkSpec(
         **{**spec.to_dict(), "stains": spec.stains if len(spec.stains) == 2 else ("stain",)}
     )
-    assert torch.equal(again.predict_noise(state, counts, 400), shifted)
+    assert torch.equal(predict_noise(again, state, counts, 400), shifted)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -132,28 +131,18 @@ def test_a_section_convolution_is_a_zero_padded_3d_convolution(z, depth, edge):
     torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-12)
 
 
-def test_a_plane_is_square_unless_rows_or_columns_are_given(tiny_network):
-    state, counts = random_plane(tiny_network.spec, 16)
-    predict = tiny_network.predict_noise
-    assert torch.equal(predict(state, counts, 9), predict(state, counts, 9, rows=4, cols=4))
-    wide = predict(state, counts, 9, rows=2)
-    assert wide.shape[0] == 7
-    assert torch.equal(wide, predict(state, counts, 9, cols=8))
-    assert predict(state, counts, 9, rows=8).shape[0] == 7
-
-
 def test_a_plane_is_the_sum_of_its_squares_of_four(tiny_network):
     state, counts = random_plane(tiny_network.spec, 12)
-    whole = tiny_network.predict_noise(state, counts, 500, rows=3, cols=4)
+    whole = predict_noise(tiny_network, state, counts, 500, rows=3)
     for row, col in itertools.product(range(2), range(3)):
         four = [4 * row + col, 4 * row + col + 1, 4 * row + col + 4, 4 * row + col + 5]
-        alone = tiny_network.predict_noise(state[four], counts[four], 500)
+        alone = predict_noise(tiny_network, state[four], counts[four], 500)
         assert_relative(alone[0], whole[3 * row + col], 1e-4)
 
 
 def test_an_aligned_patch_touches_only_the_shifted_patches_over_it(tiny_network):
     state, counts = random_plane(tiny_network.spec, 16)
-    before = tiny_network.predict_noise(state, counts, 500)
+    before = predict_noise(tiny_network, state, counts, 500)
     for row, col in [(1, 2), (0, 0), (3, 1)]:
         over = {
             3 * y + x
@@ -163,35 +152,13 @@ def test_an_aligned_patch_touches_only_the_shifted_patches_over_it(tiny_network)
         for changed in ("state", "counts"):
             planes = {"state": state.clone(), "counts": counts.clone()}
             planes[changed][4 * row + col] += 1
-            after = tiny_network.predict_noise(**planes, t=500)
+            after = predict_noise(tiny_network, **planes, t=500)
             differing = (after != before).flatten(1).any(1).nonzero().flatten()
             assert set(differing.tolist()) == over
 
 
-def test_wrong_shapes_are_refused_naming_both(tiny_network):
-    state, counts = random_plane(tiny_network.spec, 4)
-    for shapes, planes in {
-        ("(4, 4, 32, 16)", "(4, 4, 32, 32)"): (state[..., :16], counts),
-        ("(4, 3, 32, 32)", "(4, 4, 32, 32)"): (state[:, :3], counts),
-        ("(4, 2, 2, 4, 2)", "(4, 2, 2, 4, 3)"): (state, counts[..., :2]),
-        ("(3, 2, 2, 4, 3)", "(4, 2, 2, 4, 3)"): (state, counts[:3]),
-    }.items():
-        with pytest.raises(ValueError, match="network takes") as error:
-            tiny_network.predict_noise(*planes, 0)
-        assert all(shape in str(error.value) for shape in shapes)
-
-
-@pytest.mark.parametrize(
-    ("patches", "plane"),
-    [(5, {}), (6, {"rows": 4}), (6, {"rows": 1, "cols": 6}), (9, {"rows": 2, "cols": 4}), (0, {})],
-)
-def test_patches_that_tile_no_plane_are_refused(tiny_network, patches, plane):
-    with pytest.raises(ValueError, match=f"^{patches} patches"):
-        tiny_network.predict_noise(*random_plane(tiny_network.spec, patches), 0, **plane)
-
-
-@pytest.mark.parametrize(("aligned", "passes"), [(False, [1]), (True, [1, 4])])
-def test_the_aligned_decoder_runs_only_when_asked_for(tiny_network, monkeypatch, aligned, passes):
+@pytest.mark.parametrize(("predict", "passes"), [(predict_noise, [1]), (predict_both, [1, 4])])
+def test_the_aligned_decoder_runs_only_when_asked_for(tiny_network, monkeypatch, predict, passes):
     decode, seen = tiny_network.decode, []
 
     def counted(encoded, time):
@@ -199,9 +166,8 @@ def test_the_aligned_decoder_runs_only_when_asked_for(tiny_network, monkeypatch,
         return decode(encoded, time)
 
     monkeypatch.setattr(tiny_network, "decode", counted)
-    result = tiny_network.predict_noise(*random_plane(tiny_network.spec, 4), 0, aligned=aligned)
+    predict(tiny_network, *random_plane(tiny_network.spec, 4), 0)
     assert seen == passes
-    assert [part.shape[0] for part in (result if aligned else (result,))] == passes
 
 
 def test_attention_of_genes_to_genes_sums_to_one(golden, io):

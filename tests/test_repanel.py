@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from plane_noise import predict_both
 
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
@@ -34,7 +35,7 @@ def inputs():
 
 def estimate(network, inputs):
     with torch.inference_mode():
-        return network.predict_noise(*inputs, 500, aligned=True)
+        return predict_both(network, *inputs, 500)
 
 
 def test_the_same_panel_changes_nothing(network):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from plane_noise import predict_both
 from training_pair import FIELD, SETTINGS, blob_windows, blobs, write_raster
 
 from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
@@ -29,7 +30,7 @@ def copying(spread: float = 0.3) -> Network:
 def test_training_starts_as_a_copy_of_the_noisy_image() -> None:
     state, counts = torch.randn(4, 4, 32, 32), torch.rand(4, 2, 2, 4, 3)
     with torch.inference_mode():
-        _, aligned = copying().predict_noise(state, counts, 500, aligned=True)
+        _, aligned = predict_both(copying(), state, counts, 500)
     assert (aligned - state).abs().max() < 0.01
 
 
