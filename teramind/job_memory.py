@@ -12,8 +12,8 @@ from pathlib import Path
 from teramind.config import Config
 from teramind.schedule import MEMORY_PLANES
 
-SLAB_STATES = 6
-"""A slab job holds the state, the next and a blank one, the expression, and what it has read."""
+SLAB_STATES = 5
+"""A slab job holds the state, the next and a blank one, and the expression, and needs some room."""
 
 STITCH_STATES, STITCH_MB = 3, 1000
 """Stitching holds a state as read and whole, and its grey levels; MB of all else."""

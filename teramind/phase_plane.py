@@ -82,11 +82,12 @@ class PhasePlane:
         """Fill a plane from the state before the phase and the counts of rectangles."""
         weight, whole = network.stem.weight, frame.grown(network.spec.half)
         inside = whole.cut(bounds)
+        before = torch.from_numpy(state(inside))  # what it is read from goes before planes come
         shape = (solver.planes * network.spec.channels, whole.height, whole.width)
         precise = torch.promote_types(weight.dtype, torch.float32)
         blank = weight.new_full(shape, -1, dtype=precise)
         blank[:, *inside.within(whole)] = torch.nan
-        memory, before = blank.clone(), torch.from_numpy(state(inside))
+        memory = blank.clone()
         memory[: len(before), *inside.within(whole)] = before.to(memory)
         read = torch.from_numpy(counts(whole)[..., : network.spec.genes])
         return cls(network, solver, frame, blank=blank, memory=memory, counts=read)

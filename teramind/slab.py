@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from teramind.config import Config
 from teramind.diffusion import sampling_steps
@@ -14,12 +17,12 @@ from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.fit import misfits
 from teramind.generate import Generator
-from teramind.geometry import Slab
+from teramind.geometry import Rect, Slab
 from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.phase_plane import Progress, ReadState
+from teramind.phase_plane import Progress
 from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
 from teramind.state import SavedStates, load_parts, save_states
@@ -112,20 +115,20 @@ def generate_slab(
     run, layout = run_digest(config, checkpoint=checkpoint, raster=raster), generator.layout
     singles = layout.singles(slab)
 
-    def read(single: Slab) -> ReadState:
-        """The state of one window before the phase."""
+    def before(single: Slab, rect: Rect) -> NDArray[np.floating]:
+        """The state of one window before the phase; the parts it is made of are not kept."""
         if phase == 0:
-            return generator.initial(single.window)
-        near, parts = layout.frame(slab, phase), []
+            return generator.initial(single.window)(rect)
+        parts = []
         for path in sources:
             identity = state_identity(Slab.parse(path.stem), phase - 1, run)
-            parts += load_parts(path, window=single.window, identity=identity, near=near)
-        return SavedStates(parts)
+            parts += load_parts(path, window=single.window, identity=identity, near=rect)
+        return SavedStates(parts)(rect)
 
     progress = log_progress(sum(generator.work(single, phase) for single in singles))
     save_states(
         output,
-        (generator.run_phase(single, phase, read(single), progress) for single in singles),
+        (generator.run_phase(one, phase, partial(before, one), progress) for one in singles),
         windows=layout.windows_of(slab),
         rect=layout.core(slab, phase),
         identity=state_identity(slab, phase, run),

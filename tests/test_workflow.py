@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import weakref
 from collections import Counter
 
 import anndata
@@ -40,7 +41,7 @@ from teramind.identity import run_digest, state_identity
 from teramind.network import load_network
 from teramind.region import generate_region
 from teramind.slab import generate_slab
-from teramind.state import save_states
+from teramind.state import SavedStates, save_states
 from teramind.stitch import stitch_slab
 from teramind.volume import create_volume, read_volume, verify_shards, volume_layout
 from teramind.volume.planned import volume_settings
@@ -435,6 +436,27 @@ def test_windows_that_share_a_job_get_the_same_voxels(tmp_path):
         stitched(config, states, volume=folder / "volume.zarr", **inputs)
         volumes.append(read_volume(folder / "volume.zarr"))
     np.testing.assert_array_equal(*volumes)
+
+
+def test_a_job_has_let_go_of_the_states_it_read_when_it_draws(tmp_path, monkeypatch):
+    write_network(checkpoint := tmp_path / "network.safetensors")
+    write_raster(raster := tmp_path / "raster.zarr", sections=2)
+    plane = {"plane__height": 64, "plane__width": 128, "generate__steps": 2, "generate__phases": 2}
+    made, held = [], []
+
+    class Watched(SavedStates):
+        def __init__(self, states):
+            super().__init__(states)
+            made.append(weakref.ref(self))
+
+    def progress(total):
+        return lambda patches: held.extend(states() for states in made)
+
+    monkeypatch.setattr("teramind.slab.SavedStates", Watched)
+    monkeypatch.setattr("teramind.slab.log_progress", progress)
+    config = parse_config(config_with(**plane))
+    generated(config, tmp_path / "states", checkpoint=checkpoint, raster=raster)
+    assert set(held) == {None}
 
 
 def test_states_of_other_expression_are_refused(tmp_path):

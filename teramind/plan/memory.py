@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from teramind.gene_features import GENE_BYTES
-from teramind.geometry import BIN, Layout, Rect, Slab
+from teramind.geometry import BIN, Layout, Rect
 from teramind.network import NetworkSpec
 from teramind.phase_plane import band_height
 from teramind.plan.flops import PatchCost
-from teramind.state import parts_of
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -38,24 +37,10 @@ def gene_bytes(frame: Rect, spec: NetworkSpec, cost: PatchCost) -> int:
     return min(patches * cost.gene_bytes, GENE_BYTES)
 
 
-def source_bytes(layout: Layout, slab: Slab, phase: int, channels: int) -> int:
-    """States of the phase before that a job holds, its own and its neighbours' edges."""
-    if phase == 0:
-        return 0
-    near = layout.frame(slab, phase)
-    parts = [
-        part
-        for source in layout.sources(slab, phase)
-        for part in parts_of(layout.core(source, phase - 1), layout.margin(phase - 1))
-        if part.cut(near).height
-    ]
-    return channels * FLOAT * sum(part.height * part.width for part in parts)
-
-
 def work_bytes(
     frame: Rect, spec: NetworkSpec, cost: PatchCost, *, planes: int, genes: int, workspace: int
 ) -> int:
-    """Most that a phase holds beside what it read.
+    """Most that a phase holds: while it reads, that is less.
 
     It holds three bands of features while it puts the batches of one together, and two and the
     kernels' workspace while it decodes their patches.
@@ -81,9 +66,7 @@ def job_bytes(
         steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
         computed = core.grown((steps - 1) * spec.patch).cut(layout.bounds)
         frame = computed.grown(spec.half)
-        sources = source_bytes(layout, slab, phase, planes * spec.channels)
-        work = work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace)
-        found.append(sources + work)
+        found.append(work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace))
     return max(found)
 
 
