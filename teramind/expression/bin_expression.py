@@ -202,7 +202,7 @@ def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect
             f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
             f" {_pixels(writer.bounds)}; the data covers {_pixels(data)}:"
             " check the extent, origin, pixel size and units"
-            f"{', and whether x and y are exchanged' * _exchanged(data, writer.extent)}"
+            f"{', and whether x and y are exchanged' * _exchanged(data, writer.bounds)}"
         )
 
 
