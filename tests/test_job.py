@@ -28,7 +28,9 @@ def fill_a_gpu():
 
 
 @pytest.mark.parametrize(
-    "fill", [fill_a_gpu, lambda: np.empty(2**50), lambda: torch.empty(2**50)], ids=str
+    "fill",
+    [fill_a_gpu, lambda: np.empty(2**50), lambda: torch.empty(2**50)],
+    ids=["gpu", "numpy", "torch"],
 )
 def test_whoever_runs_out_of_memory_is_told_what_takes_less(fill):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
