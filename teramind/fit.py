@@ -16,9 +16,6 @@ from teramind.split import Part
 from teramind.training.places import Places
 from teramind.training.start_fit import start_misfits
 
-PIXEL_TOLERANCE = 0.05
-"""How far the pixel size may be from that of the training, as a share."""
-
 
 def require_fit(config: Config) -> None:
     """Compare the configuration with itself and with the checkpoint that it names, if it is there.
@@ -82,6 +79,9 @@ def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:
     """One line per key of the configuration that the network's sizes contradict."""
     for key, found, wanted in spec.differing(**config.network.sizes):
         yield f"network.{key}: {wanted}, but the checkpoint {path} has {found}"
-    trained, pixel = spec.pixel_size_um, config.plane.pixel_size_um
-    if trained and abs(trained / pixel - 1) > PIXEL_TOLERANCE:
-        yield f"plane.pixel_size_um: {pixel}, but the checkpoint {path} was trained at {trained}"
+    pixel = config.plane.pixel_size_um
+    if not spec.fits_pixels(pixel):
+        yield (
+            f"plane.pixel_size_um: {pixel}, but the checkpoint {path} was trained at "
+            f"{spec.pixel_size_um}"
+        )

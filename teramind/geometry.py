@@ -231,10 +231,23 @@ class Layout:
     def slabs(self, phase: int) -> Iterator[Slab]:
         """Slabs that have work in `phase`; those of the last phase make up the volume."""
         rows, cols = self.grid(phase)
-        for window in range(0, len(self.windows), self.stack):
+        for window in self.stacks:
             for row in rows:
                 for col in cols:
                     yield Slab(window, row, col)
+
+    @property
+    def stacks(self) -> range:
+        """The first z-window of every slab at one place."""
+        return range(0, len(self.windows), self.stack)
+
+    def require(self, slab: Slab, phase: int) -> None:
+        """Refuse a slab that has no work in `phase`. Raises UserError."""
+        rows, cols = self.grid(phase)
+        if slab.window not in self.stacks or slab.row not in rows or slab.col not in cols:
+            first = Slab(self.stacks[0], rows[0], cols[0])
+            last = Slab(self.stacks[-1], rows[-1], cols[-1])
+            raise UserError(f"slab {slab}: there is none; the first is {first}, the last {last}")
 
     def windows_of(self, slab: Slab) -> range:
         """The z-windows of a slab."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,20 @@ from teramind.schedule import SolverName
 from teramind.solver import SOLVERS
 from teramind.state import to_grey
 
+Bounds = Literal["volume", "region"]
+NoiseName = Literal["philox", "published"]
+
 
 def generate_region(
     network: Network,
     raster: str | Path,
     *,
     region: tuple[int, int, int, int] | None = None,
-    bounds: Literal["volume", "region"] = "volume",
+    bounds: Bounds = "volume",
     steps: int = 15,
     solver: SolverName = "published",
     seed: int = 0,
-    noise: Literal["philox", "published"] = "philox",
+    noise: NoiseName = "philox",
     margin: int = 1,
     raw: bool = False,
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -60,14 +63,22 @@ def generate_region(
         background -1.
 
     Raises:
-        UserError: when raster, region or steps do not fit the network.
+        UserError: when the raster does not fit the network, or an argument is not as above.
     """
+    _require_choices(
+        bounds=(bounds, get_args(Bounds)),
+        noise=(noise, get_args(NoiseName)),
+        solver=(solver, SOLVERS),
+    )
     if steps < 1:
         raise UserError(f"steps: {steps}; must be at least 1")
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed: {seed}; must lie between 0 and 2^64 - 1")
     expression = Raster.open(raster)
-    check_panel(network.spec, expression.panel, str(raster))
-    keep_float32()
     spec = network.spec
+    check_panel(spec, expression.panel, str(raster))
+    _require_pixels(spec, expression, raster)
+    keep_float32()
     wanted, layout = _place(spec, expression, raster, region, bounds, steps)
     generator = Generator(
         network=for_inference(network),
@@ -80,6 +91,23 @@ def generate_region(
     )
     state = _all_windows(generator)[:, :, *wanted.within(layout.region)]
     return state.astype(np.float32) if raw else to_grey(state)
+
+
+def _require_choices(**arguments: tuple[str, Collection[str]]) -> None:
+    """Refuse arguments (name=(value, choices)) that are none of their choices."""
+    for name, (value, choices) in arguments.items():
+        if value not in choices:
+            raise UserError(
+                f"{name}: got {value!r}; must be one of {', '.join(map(repr, choices))}"
+            )
+
+
+def _require_pixels(spec: NetworkSpec, expression: Raster, raster: str | Path) -> None:
+    if not spec.fits_pixels(expression.pixel_size_um):
+        raise UserError(
+            f"raster {raster}: pixels of {expression.pixel_size_um} um, but the network was "
+            f"trained at {spec.pixel_size_um}"
+        )
 
 
 def _place(
@@ -133,9 +161,7 @@ def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:
             )
 
 
-def make_noise(
-    kind: Literal["philox", "published"], *, seed: int, spec: NetworkSpec, windows: Windows
-) -> Noise:
+def make_noise(kind: NoiseName, *, seed: int, spec: NetworkSpec, windows: Windows) -> Noise:
     """The initial noise by its name in the config."""
     stains = len(spec.stains)
     if kind == "published":

@@ -257,6 +257,17 @@ def test_other_names_are_no_slabs(name):
 
 
 @fast
+@given(layouts(), st.builds(Slab, *[st.integers(0, 4)] * 3))
+def test_only_slabs_with_work_are_there(layout, slab):
+    for phase in range(layout.phases):
+        if slab in set(layout.slabs(phase)):
+            layout.require(slab, phase)
+        else:
+            with pytest.raises(UserError, match=f"slab {slab}: there is none"):
+                layout.require(slab, phase)
+
+
+@fast
 @given(layouts())
 def test_the_order_of_jobs_keeps_what_is_read_before_what_reads_it(layout):
     ranks = {

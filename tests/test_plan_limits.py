@@ -1,6 +1,7 @@
 """A plan's course, its search under limits, its machines and its command."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -89,9 +90,16 @@ def test_a_search_keeps_to_every_limit_and_finds_nothing_cheaper_beyond_it():
     assert len(kept) < len(free)
 
 
-def test_limits_that_nothing_keeps_to_are_named():
-    with pytest.raises(UserError, match=r"no plan keeps to the limits; slab .* breaks: jobs \d+"):
+def test_where_no_plan_keeps_to_the_limits_the_one_that_breaks_them_least_is_named():
+    fewest = min(sum(plan.jobs.values()) for plan in search(config(), given_(), Limits()))
+    with pytest.raises(UserError, match=rf"no plan keeps .* nearest: jobs {fewest} > 3$"):
         search(config(), given_(), Limits(jobs=3))
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan])
+def test_a_limit_is_above_nothing(limit):
+    with pytest.raises(UserError, match="limit of job_hours"):
+        Limits(job_hours=limit)
 
 
 def test_frames_cost_work_and_phases_jobs():

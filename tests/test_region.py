@@ -1,5 +1,7 @@
 """A region in memory in one call, and the published chain from molecules to image."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,30 @@ def test_on_a_gpu_float32_is_not_rounded_and_the_networks_own_precision_stays(
     generate_region(tiny_network, raster, region=(64, 32, 32, 32), steps=1)
     assert not torch.backends.cudnn.allow_tf32
     assert conv.lower == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"noise": "publishd"}, "noise: got 'publishd'; must be one of 'philox', 'published'"),
+        ({"bounds": "regoin"}, "bounds: got 'regoin'; must be one of 'volume', 'region'"),
+        ({"solver": "DDIM"}, "solver: got 'DDIM'; must be one of 'published', 'ddim', 'dpm-"),
+        ({"seed": -1}, "seed: -1; must lie between 0 and 2^64 - 1"),
+    ],
+)
+def test_arguments_that_are_no_choice_are_named(tiny_network, raster, wrong, line):
+    with pytest.raises(UserError, match=re.escape(line)):
+        generate_region(tiny_network, raster, steps=1, **wrong)
+
+
+def test_expression_at_another_pixel_size_is_refused(tiny_network, raster, tmp_path):
+    path, extent = tmp_path / "raster", Rect(0, 0, 32, 32)
+    with RasterWriter(
+        path, panel=tiny_network.spec.panel, sections=1, extent=extent, pixel_size_um=0.4
+    ):
+        pass
+    with pytest.raises(UserError, match=r"pixels of 0\.4 um, but .* trained at 0\.5"):
+        generate_region(tiny_network, path, steps=1)
 
 
 def test_a_wider_margin_draws_more_background(tiny_network, tmp_path):

@@ -32,6 +32,12 @@ def test_attention_that_is_not_configured_is_not_done(project):
     )
 
 
+def test_a_slab_that_is_not_there_is_not_drawn_by_force(project):
+    assert project.fail("--force", "out/volume/receipts/w00_r07_c02.json") == (
+        "error: slab w00_r07_c02: there is none; the first is w00_r00_c00, the last w00_r01_c02"
+    )
+
+
 def test_a_damaged_record_of_a_download_is_named(project):
     archive = "gene_638850.zip"
     project.configure(

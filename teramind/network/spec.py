@@ -25,6 +25,9 @@ SECTION_KERNELS = {1: 1, 4: 3, 8: 5, 16: 9}
 """Expression sections of a window -> depth of the convolution that reduces them to images."""
 
 
+PIXEL_TOLERANCE = 0.05
+"""How far the pixel size may be from that of the training, as a share."""
+
 METADATA_KEY = "teramind"
 """Where a safetensors header keeps the spec."""
 
@@ -116,6 +119,11 @@ class NetworkSpec:
     def attends(self, level: int) -> bool:
         """Whether the residual blocks of `level` are followed by image attention."""
         return self.patch >> level == ATTENTION_EDGE
+
+    def fits_pixels(self, size_um: float | None) -> bool:
+        """Whether pixels are as large as where it was trained, or one of the two is unknown."""
+        trained = self.pixel_size_um
+        return not (trained and size_um) or abs(trained / size_um - 1) <= PIXEL_TOLERANCE
 
     def differing(self, **wanted: Any) -> Iterator[tuple[str, Any, Any]]:
         """Name, own value and the wanted one of sizes that differ; several stains as a list."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
+from typing import NamedTuple
 
 from teramind.config import Config
 from teramind.config.conflicts import MOST_JOBS, require_few_jobs
@@ -17,9 +18,21 @@ STACKS = (1, 5)
 """Windows per slab tried, and all of them."""
 
 
+class Broken(NamedTuple):
+    """A limit that a plan does not keep to."""
+
+    name: str
+    unit: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.name} {self.value:.3g} {self.unit}".split()) + f" > {self.limit:g}"
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a plan must keep to; None: no limit.
+    """What a plan must keep to, each above 0; None: no limit.
 
     Attributes:
         memory_gib: of a job.
@@ -33,17 +46,24 @@ class Limits:
     jobs: int | None = None
     disk_gib: float | None = None
 
-    def broken(self, plan: Plan) -> list[str]:
-        """Limits that a plan does not keep to, one phrase each."""
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                raise UserError(f"limit of {field.name}: {value:g}; must be above 0")
+
+    def broken(self, plan: Plan) -> list[Broken]:
+        """Limits that a plan does not keep to."""
+        disk = plan.state_peak_bytes + plan.result_bytes
         found = (
-            ("memory", plan.job_bytes / GIBI, self.memory_gib, "GiB"),
-            ("job", plan.job_seconds / 3600, self.job_hours, "h"),
-            ("jobs", sum(plan.jobs.values()), self.jobs, ""),
-            ("disk", (plan.state_peak_bytes + plan.result_bytes) / GIBI, self.disk_gib, "GiB"),
+            ("memory", "GiB", plan.job_bytes / GIBI, self.memory_gib),
+            ("job", "h", plan.job_seconds / 3600, self.job_hours),
+            ("jobs", "", sum(plan.jobs.values()), self.jobs),
+            ("disk", "GiB", disk / GIBI, self.disk_gib),
         )
         return [
-            f"{name} {value:.3g} {unit}".strip()
-            for name, value, limit, unit in found
+            Broken(name, unit, value, limit)
+            for name, unit, value, limit in found
             if limit is not None and value > limit
         ]
 
@@ -57,11 +77,10 @@ def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
     tried = [estimate(candidate, given) for candidate in _candidates(config)]
     kept = [plan for plan in tried if not limits.broken(plan)]
     if not kept:
-        nearest = min(tried, key=lambda plan: len(limits.broken(plan)))
+        nearest = min(tried, key=lambda plan: max(b.value / b.limit for b in limits.broken(plan)))
         raise UserError(
             f"no plan keeps to the limits; slab {nearest.slab}, windows {nearest.stack} with "
-            f"{nearest.phases} phases comes nearest and breaks: "
-            f"{', '.join(limits.broken(nearest))}"
+            f"{nearest.phases} phases comes nearest: {', '.join(map(str, limits.broken(nearest)))}"
         )
     return sorted(kept, key=lambda plan: (plan.network_hours + plan.other_hours, plan.slab))
 

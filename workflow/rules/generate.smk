@@ -8,14 +8,23 @@ def state_of(phase, slab="{slab}"):
     return results(f"work/p{phase:03d}/{slab}.safetensors")
 
 
+def slab_of(wildcards, phase):
+    """The slab that a file is named after; whoever asks for one that is not there is told."""
+    slab = Slab.parse(wildcards.slab)
+    try:
+        layout.require(slab, phase)
+    except UserError as error:
+        stop([str(error)])
+    return slab
+
+
 def states_before(phase):
     """Input function: the states that a slab reads in `phase`."""
 
     def states(wildcards):
-        if phase == 0:
-            return []
-        near = layout.sources(Slab.parse(wildcards.slab), phase)
-        return [state_of(phase - 1, slab) for slab in near]
+        slab = slab_of(wildcards, phase)
+        near = layout.sources(slab, phase) if phase else []
+        return [state_of(phase - 1, other) for other in near]
 
     return states
 
@@ -88,7 +97,7 @@ def beside(dy, dx):
     """Input function: the last state of the slab `dy` rows below and `dx` columns to the right."""
 
     def state(wildcards):
-        slab = Slab.parse(wildcards.slab)
+        slab = slab_of(wildcards, LAST)
         other = slab._replace(row=slab.row + dy, col=slab.col + dx)
         return state_of(LAST, other) if layout.core(other, LAST) != EMPTY else []
 
