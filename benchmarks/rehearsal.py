@@ -59,7 +59,11 @@ def settings(folder: Path, *, height: int, width: int, sections: int, **generate
                 "pixel_size_um": 0.12,
                 "section_spacing_um": 200,
             },
-            "network": {"checkpoint": str(folder / "network"), "patch": 64, "sections": 4},
+            "network": {
+                "checkpoint": str(folder / "network.safetensors"),
+                "patch": 64,
+                "sections": 4,
+            },
             "generate": generate,
         }
     )
@@ -182,7 +186,7 @@ def path(edge: int, slab: int, phases: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = settings(folder, height=edge, width=edge, sections=2, slab=slab, phases=phases)
-        (folder / "network").write_bytes(b"stand-in")
+        (folder / "network.safetensors").write_bytes(b"stand-in")
         voxels = 2 * config.layout().voxels
         molecules = round(5e9 * voxels / WHOLE_BRAIN)
         with meter.measure("bin_expression"):
@@ -228,7 +232,7 @@ def _run_slabs(config: Config, folder: Path, meter: Meter) -> int:
                     config,
                     slab,
                     phase,
-                    checkpoint=folder / "network",
+                    checkpoint=folder / "network.safetensors",
                     raster=folder / "raster.zarr",
                     sources=sources,
                     output=state(slab, phase),
@@ -243,7 +247,7 @@ def _run_slabs(config: Config, folder: Path, meter: Meter) -> int:
             stitch_slab(
                 config,
                 slab,
-                checkpoint=folder / "network",
+                checkpoint=folder / "network.safetensors",
                 raster=folder / "raster.zarr",
                 state=state(slab, last),
                 right=state(right, last) if state(right, last).exists() else None,

@@ -244,7 +244,9 @@ def test_keys_that_contradict_each_other_are_named(changes, line):
 def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):
     folder = tmp_path / "638850_64_229_all_4_ours"
     folder.mkdir()
-    config = parse_config(config_with(network__checkpoint=str(folder)))
+    config = parse_config(
+        config_with(network__checkpoint=str(folder), expression__panel="genes.txt")
+    )
     assert input_files(config)["network.checkpoint"] == folder  # and the job says what it lacks
     (weights := folder / "last.ckpt").write_bytes(b"weights")
     assert input_files(config)["network.checkpoint"] == weights
