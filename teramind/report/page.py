@@ -150,9 +150,11 @@ def _embed(path: Path | None, alt: str) -> Any:
     return embed_file(path.read_bytes(), alt) if path else None
 
 
-def _signed(value: float | None) -> str:
-    """Write a correlation with a minus sign; a dash where there is none."""
-    return "\N{EN DASH}" if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+def _signed(value: float | None, digits: int = 3) -> str:
+    """Write a number with a minus sign; a dash where there is none."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _power(count: float) -> str:
