@@ -18,6 +18,7 @@ from teramind.config import (
     refuse_unwritable_results,
 )
 from teramind.errors import UserError
+from teramind.expression.settings import reader_settings
 from teramind.files import digest
 from teramind.provenance import write_provenance
 
@@ -262,6 +263,12 @@ def test_a_drawn_test_part_must_share_pixels_with_the_region():
         f"reference.split: its test part is {list(test)} and shares nothing with region {beside}; "
         "name a holdout inside it, or set test: 0"
     ]
+
+
+def test_cells_may_name_their_column_of_gene_names():
+    asked = {"kind": "cells", "source": "c.h5ad", "section": "slice", "gene": "symbol"}
+    config = parse_config(config_with() | {"expression": asked})
+    assert reader_settings(config.expression).gene_key == "symbol"
 
 
 def test_a_number_that_yaml_takes_for_text_is_one():

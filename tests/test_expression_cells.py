@@ -65,6 +65,25 @@ def test_every_matrix_form_keeps_the_counts(tmp_path, matrix):
     assert summary["molecules_of_other_genes"] == data.X[:, 3].sum()
 
 
+def test_names_may_stand_beside_the_ids_of_genes_and_two_ids_may_share_one(tmp_path):
+    data = cells(path=tmp_path / "c.h5ad")
+    data.var["symbol"] = pd.Categorical(["Gad1", "Slc17a7", "Gad1", "Blank-1"])
+    data.var.index = [f"ENSMUSG{k}" for k in range(4)]
+    data.write_h5ad(tmp_path / "c.h5ad")
+    run(tmp_path / "c.h5ad", tmp_path, panel=PANEL[:2], gene_key="symbol")
+    raster = Raster.open(tmp_path / "raster.zarr")
+    found = raster.counts(sections=[0], rect=raster.extent).sum((0, 1, 2))
+    assert found.tolist() == [data.X[:, [0, 2]].sum(), data.X[:, 1].sum()]
+
+
+def test_a_column_of_names_that_is_not_there_is_named_beside_those_that_are(tmp_path):
+    data = cells(path=tmp_path / "c.h5ad")
+    data.var["symbol"] = [*PANEL, "Blank-1"]
+    data.write_h5ad(tmp_path / "c.h5ad")
+    with pytest.raises(UserError, match=r"no var\['name'\]; present: symbol"):
+        run(tmp_path / "c.h5ad", tmp_path, gene_key="name")
+
+
 def test_molecules_lie_inside_the_disc_of_their_cell_and_fill_it(tmp_path):
     cells([[0, 4000, 40, 0]], path=tmp_path / "c.h5ad")
     table = CellTable(tmp_path / "c.h5ad", settings=CellSettings(radius_um=20.0), pixel_size_um=0.5)

@@ -39,17 +39,19 @@ def test_a_preset_names_the_columns_and_options_come_before_it(tmp_path, capsys)
         assert json.loads(capsys.readouterr().out)["rows_per_section_value"] == rows
 
 
-def test_cells_may_have_their_counts_in_a_layer(tmp_path, capsys):
+def test_cells_may_have_counts_in_a_layer_and_names_of_genes_in_a_column(tmp_path, capsys):
     data = anndata.AnnData(
         np.array([[0.5, 0.25]], np.float32),
+        var={"symbol": ["Th", "Th"]},
         layers={"counts": np.array([[3, 4]], np.float32)},
         obsm={"centres": np.array([[10.0, 20.0]])},
     )
     data.write_h5ad(tmp_path / "c.h5ad")
     arguments = ["extent", str(tmp_path / "c.h5ad"), "--pixel-size", "0.5", "--radius", "2"]
-    assert main([*arguments, "--layer", "counts", "--spatial-key", "centres"]) == 0
+    arguments += ["--layer", "counts", "--spatial-key", "centres", "--gene", "symbol"]
+    assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["molecules"], found["rows_per_section_value"]) == (7, {})
+    assert (found["genes"], found["molecules"], found["rows_per_section_value"]) == (1, 7, {})
     assert found["plane"] == {"height": 9, "width": 9}
     assert found["origin"] == [18.0, 8.0]
 

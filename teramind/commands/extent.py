@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help=".csv, .csv.gz, .parquet or .h5ad")
     parser.add_argument("--pixel-size", type=_micrometres, required=True, help="um per pixel")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="columns of a known format")
-    for column in ("gene", "x", "y"):
+    parser.add_argument("--gene", help="column of gene names, in a molecule table [gene] or in var")
+    for column in ("x", "y"):
         parser.add_argument(f"--{column}", help=f"column of a molecule table [{column}]")
     parser.add_argument("--section", help="column of the section, in a molecule table or in obs")
     parser.add_argument("--layer", help="layer of an .h5ad with the counts [X]")
@@ -49,9 +50,10 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
 
     cells = given.file.suffix == ".h5ad"
-    _refuse(given, *(("preset", "gene", "x", "y") if cells else ("layer", "spatial_key", "radius")))
+    _refuse(given, *(("preset", "x", "y") if cells else ("layer", "spatial_key", "radius")))
     if cells:
         chosen = {
+            "gene_key": given.gene,
             "section_key": given.section,
             "layer": given.layer,
             "spatial_key": given.spatial_key,

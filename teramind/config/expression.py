@@ -74,6 +74,7 @@ class CellExpression(TableExpression):
     """Cells x genes in AnnData."""
 
     kind: Literal["cells"]
+    gene: Name | None = Field(None, description="column of var with gene names; none: its index")
     spatial_key: Name = Field("spatial", description="entry of obsm with the centres, x first")
     section: Name | None = Field(None, description="column of obs that tells the section")
     section_values: tuple[SectionValue, ...] | None = Field(

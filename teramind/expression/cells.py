@@ -33,6 +33,8 @@ _PLASTIC = 1.324717957244746
 class CellSettings:
     """How to read a cells x genes file."""
 
+    gene_key: str | None = None
+    """Column of var that holds gene names; None: its index."""
     spatial_key: str = "spatial"
     """Entry of obsm that holds cell centres, x first."""
     section_key: str | None = None
@@ -166,9 +168,13 @@ class CellTable:
 
     def _read_names(self, file: h5py.File) -> list[str]:
         """Return the gene names."""
-        with foreign(f"{self.path}: var holds no gene names"):
-            names = read_whole(file["var"][file["var"].attrs["_index"]], self.path)
-            return [str(name).strip() for name in names]
+        key, where = self.settings.gene_key, f"{self.path}: var"
+        if key is not None:
+            self._require_key(file["var"], key, "var")
+            where = f"{self.path}, var[{key!r}]"
+        with foreign(f"{where} holds no gene names"):
+            names = read_whole(file["var"][key or file["var"].attrs["_index"]], self.path)
+            return [str(name).strip() for name in np.asarray(names)]
 
     def _counts_name(self, file: h5py.File) -> str:
         """Return the path of the matrix with the counts."""

@@ -23,6 +23,7 @@ def reader_settings(
         return TileSettings(genes=expression.genes, names=names)
     if isinstance(expression, CellExpression):
         return CellSettings(
+            gene_key=expression.gene,
             spatial_key=expression.spatial_key,
             section_key=expression.section,
             section_values=expression.section_values,
