@@ -77,8 +77,7 @@ def _folder_misfits(config: Config, path: Path) -> Iterator[str]:
 
 def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:
     """One line per key of the configuration that the network's sizes contradict."""
-    for key, found, wanted in spec.differing(**config.network.sizes):
-        yield f"network.{key}: {wanted}, but the checkpoint {path} has {found}"
+    yield from spec.misfits(path, **config.network.sizes)
     pixel = config.plane.pixel_size_um
     if not spec.fits_pixels(pixel):
         yield (

@@ -60,13 +60,8 @@ def convert_checkpoint(
 
 def _save(source: Path, target: Path, panel: Sequence[str], sizes: dict[str, Any]) -> None:
     network = load_network(source, panel=tuple(panel))
-    if differing := [*network.spec.differing(**sizes)]:
-        raise UserError(
-            *(
-                f"network.{key}: {wanted}, but the checkpoint {source} has {found}"
-                for key, found, wanted in differing
-            )
-        )
+    if lines := [*network.spec.misfits(source, **sizes)]:
+        raise UserError(*lines)
     named = (source if source.is_dir() else source.absolute().parent).name
     network.spec = dataclasses.replace(network.spec, training={"published": named})
     save_network(network, target)

@@ -133,6 +133,11 @@ class NetworkSpec:
             if own != value:
                 yield name, own, value
 
+    def misfits(self, path: str | Path, **wanted: Any) -> Iterator[str]:
+        """One line per wanted size that this network, read from `path`, does not have."""
+        for name, own, value in self.differing(**wanted):
+            yield f"network.{name}: {value}, but the checkpoint {path} has {own}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready form; `from_dict` reads it back."""
         return dataclasses.asdict(self)
