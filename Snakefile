@@ -31,10 +31,16 @@ rule all:
     localrule: True
 
 
+def asked_attention(wildcards):
+    """Input function: all of the attention; whoever asks for it without its section is told."""
+    if not settings.attention:
+        stop(["attention: missing; attention_all makes what this section asks for"])
+    return [*ATTENTION_RECEIPTS, *ATTENTION_RESULTS]
+
+
 rule attention_all:
     input:
-        ATTENTION_RECEIPTS,
-        ATTENTION_RESULTS,
+        asked_attention,
     localrule: True
 
 

@@ -1,4 +1,4 @@
-"""From any supported data set to an expression raster: read, match genes, bin, check."""
+"""From any supported data set to an expression raster: read, match genes, bin."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
+from teramind.expression.plausible import (
+    require_inside,
+    require_no_hole,
+    require_overlap,
+    require_spread,
+    tell_differing,
+    tell_empty,
+)
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.source import Source
-from teramind.expression.tile_file import TILE
 from teramind.expression.tiles import ExpressionTiles, TileSettings
 from teramind.files import atomic_path
-from teramind.geometry import BIN, EMPTY, Rect
+from teramind.geometry import Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
 _SETTINGS: dict[str, type[Settings]] = {
@@ -27,12 +34,6 @@ _SETTINGS: dict[str, type[Settings]] = {
     "cells": CellSettings,
     "tiles": TileSettings,
 }
-
-MOST_OUTSIDE = 0.01
-"""Largest share of molecules that may lie outside the bounds unless they are cut on purpose."""
-
-LEAST_COVERED = 0.01
-"""Smallest share of what is drawn, in height or width, that the molecules of a table may span."""
 
 _PROGRESS_SECONDS = 5.0
 
@@ -78,12 +79,12 @@ def bin_expression(
         around=around,
     )
     if region and isinstance(data, ExpressionTiles):
-        _require_overlap(path, region, data.bounds, whole=True)
-        _require_no_hole(path, region, data)
+        require_overlap(path, region, data.bounds, whole=True)
+        require_no_hole(path, region, data)
     match = match_genes(data.molecules, panel, synonyms)
     match.require(minimum_overlap)
     if extent:
-        _require_spread(path, region or extent, data.extent)
+        require_spread(path, region or extent, data.extent)
     writer = RasterWriter(
         raster_path,
         panel=panel,
@@ -100,16 +101,12 @@ def bin_expression(
         if molecules != expected:
             raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
         if outside == "error" and extent:
-            _require_inside(path, writer, molecules, data.extent)
+            require_inside(path, writer, molecules, data.extent)
         if region:
-            _require_overlap(path, region, data.extent, whole=False)
-    if isinstance(data, ExpressionTiles) and data.overlaps.differing:
-        print(
-            f"{path}: overlapping tiles differ on {data.overlaps.differing} quarter tiles;"
-            " each pixel was read from the tile it lies in",
-            file=sys.stderr,
-        )
-    _tell_empty(path, writer)
+            require_overlap(path, region, data.extent, whole=False)
+    if isinstance(data, ExpressionTiles):
+        tell_differing(path, data)
+    tell_empty(path, writer)
     _write_table(match.table(data.molecules), Path(panel_table_path))
     return _numbers(writer, data, match, molecules)
 
@@ -174,65 +171,6 @@ def _fill(writer: RasterWriter, data: Source, match: PanelMatch) -> int:
             told = time.monotonic()
             print(f"{writer.path.name}: {rows:,} rows, {total:,} molecules", file=sys.stderr)
     return total
-
-
-def _tell_empty(path: Path, writer: RasterWriter) -> None:
-    """Say in the log how many sections of several hold nothing."""
-    empty = writer.molecules_per_section.count(0)
-    if 0 < empty < writer.sections:
-        print(
-            f"{path}: {empty} of {writer.sections} sections hold no molecules; section_values"
-            " lists those of a table, in z order",
-            file=sys.stderr,
-        )
-
-
-def _require_spread(path: Path, drawn: Rect, data: Rect) -> None:
-    """Refuse molecules in a spot, as millimetres read as micrometres give."""
-    if data.height < LEAST_COVERED * drawn.height and data.width < LEAST_COVERED * drawn.width:
-        raise UserError(
-            f"{path}: all molecules lie in {_pixels(data)}, under {LEAST_COVERED:.0%} of height"
-            f" and width of what is drawn, {_pixels(drawn)}: check units and pixel size"
-        )
-
-
-def _require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
-    if writer.outside > MOST_OUTSIDE * molecules:
-        raise UserError(
-            f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
-            f" {_pixels(writer.bounds)}; the data covers {_pixels(data)}:"
-            " check the extent, origin, pixel size and units"
-            f"{', and whether x and y are exchanged' * _exchanged(data, writer.bounds)}"
-        )
-
-
-def _exchanged(data: Rect, extent: Rect) -> bool:
-    """Whether data would lie in the extent with x and y exchanged, a bin more or less."""
-    turned = Rect(data.x, data.y, data.width, data.height)
-    return turned.cut(extent.grown(BIN)) == turned
-
-
-def _require_overlap(path: Path, region: Rect, data: Rect, *, whole: bool) -> None:
-    shared = region.cut(data)
-    if shared != region if whole else shared == EMPTY:
-        raise UserError(
-            f"region: {_pixels(region)} lie {'partly ' * (shared != EMPTY)}outside the data"
-            f" {path}, which cover {_pixels(data)}"
-        )
-
-
-def _require_no_hole(path: Path, region: Rect, data: ExpressionTiles) -> None:
-    lacking = data.lacking(region)
-    if lacking:
-        first = Rect(lacking[0][0] * TILE, lacking[0][1] * TILE, TILE, TILE)
-        raise UserError(
-            f"{path}: {len(lacking)} of the tiles under the region {_pixels(region)} are missing,"
-            f" the first is that of {_pixels(first)}: unpack or fetch them all"
-        )
-
-
-def _pixels(rect: Rect) -> str:
-    return f"y {rect.y}..{rect.bottom - 1}, x {rect.x}..{rect.right - 1} pixels"
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

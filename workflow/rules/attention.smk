@@ -196,9 +196,6 @@ if settings.attention:
         script:
             "../scripts/attention_pictures.py"
 
-elif "attention_all" in sys.argv:
-    stop(["attention: missing; attention_all makes what this section asks for"])
-
 
 ATTENTION_RESULTS = [
     *ATTENTION_TABLES,
