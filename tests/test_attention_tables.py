@@ -1,19 +1,26 @@
 """Tables of attention: permutations find what differs and nothing else; agreement is honest."""
 
 import json
+from pathlib import Path
 
 import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from teramind.__main__ import main
 from teramind.attention.agreement import agreement
+from teramind.attention.matrices import gene_attention
 from teramind.attention.means import SlabSums, open_sums, write_means
 from teramind.attention.pairs import COLUMNS, compare, join_units, pairs_table
+from teramind.attention.regions import LabelImage
+from teramind.attention.sums import MatrixSums, PatchUnits
 from teramind.errors import UserError
+from teramind.geometry import BIN, Layout, Rect, Windows
+from teramind.network import Network, NetworkSpec
 
 GENES = tuple(f"g{i}" for i in range(6))
 
@@ -33,7 +40,8 @@ def slabs_of(folder, shift, *, parts=40, seed=0):
         logits[1, 2] += shift * (region == "b")
         patches = int(rng.integers(1, 5))
         matrices.append(soft(logits) * patches)
-        entries.append({"part": [part // 8, part % 8], "region": region, "patches": patches})
+        where = {"part": [part // 8, part % 8], "region": region}
+        entries.append(where | {"patches": patches, "molecules": [patches] * 6})
     half = parts // 2
     matrices = np.array(matrices, np.float32)
     slabs = []
@@ -94,6 +102,26 @@ def test_parts_that_two_slabs_share_are_joined(tmp_path):
     assert ((0, 0), (1, 0)) in units.places
 
 
+def test_genes_without_molecules_have_no_pairs_though_attention_follows_density(tmp_path):
+    """Half the genes are there, and a region holds nine times as many molecules as the other."""
+    torch.manual_seed(0)
+    network = Network(NetworkSpec(patch=32, sections=1, stains=("DAPI",), genes=6, base=2, embed=8))
+    counts = torch.zeros(4, 8, 2, 2, 1, 6)  # (row, column, bin, bin, section, gene)
+    counts[:, :4, ..., :3] = torch.poisson(torch.ones(4, 4, 2, 2, 1, 3))
+    counts[:, 4:, ..., :3] = torch.poisson(torch.full((4, 4, 2, 2, 1, 3), 9.0))
+    plane = Rect(0, 0, 128, 256)
+    regions = LabelImage(Path("r.tif"), np.repeat([[1, 2]], 8, 1).repeat(8, 0), plane, BIN)
+    layout = Layout(plane, plane, patch=32, slab=256, windows=Windows(1, 1), steps=1, phases=1)
+    tally = MatrixSums(tmp_path / "sums.npy", PatchUnits(layout, plane, [0], regions), 6)
+    for row, patches in enumerate(counts):
+        (matrices,) = gene_attention(network, patches)
+        tally.add(row, np.arange(8), patches.sum((1, 2)), matrices)
+    slabs = [SlabSums(tmp_path / "sums.npy", tally.finish([0], regions), GENES)]
+    table = pairs_table(slabs, join_units(slabs), 99)
+    assert len(table) == 2 * 6
+    assert {*table.gene, *table.attends_to} == {"g0", "g1", "g2"}
+
+
 def test_one_region_alone_has_no_pairs(tmp_path):
     slabs = slabs_of(tmp_path, 0.0)
     for slab in slabs:
@@ -106,12 +134,19 @@ def test_one_region_alone_has_no_pairs(tmp_path):
 
 def test_a_plane_without_molecules_is_refused(tmp_path):
     np.save(tmp_path / "s.npy", np.zeros((1, 6, 6), np.float32))
-    record = {"genes": GENES, "entries": [{"section": 0, "patches": 0}]}
+    record = {"genes": GENES, "entries": [{"section": 0, "patches": 0, "molecules": [0] * 6}]}
     (tmp_path / "s.json").write_text(json.dumps(record))
     slabs = open_sums([tmp_path / "s.json"], [tmp_path / "s.npy"])
     with pytest.raises(UserError, match="no patch of the region holds molecules"):
         write_means(slabs, tmp_path / "genes.h5ad")
     assert not (tmp_path / "genes.h5ad").exists()
+
+
+def test_receipts_of_an_older_program_are_refused(tmp_path):
+    record = {"genes": GENES, "entries": [{"section": 0, "patches": 1}]}
+    (tmp_path / "s.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"s\.json: of an older program, .* remove the receipts"):
+        open_sums([tmp_path / "s.json"], [tmp_path / "s.npy"])
 
 
 def write_table(path, matrix, names):

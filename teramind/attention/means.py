@@ -40,10 +40,19 @@ class SlabSums(NamedTuple):
 
 
 def open_sums(receipts: Sequence[Path], sums: Sequence[Path]) -> list[SlabSums]:
-    """Find the sums of all slabs; nothing is read yet."""
+    """Find the sums of all slabs; nothing is read yet.
+
+    Raises:
+        UserError: when an older program wrote a receipt.
+    """
     found = []
     for receipt, path in zip(receipts, sums, strict=True):
         record = read_json(receipt)
+        if not all("molecules" in entry for entry in record["entries"]):
+            raise UserError(
+                f"{receipt}: of an older program, without molecules of each gene; remove the "
+                "receipts of attention and run again"
+            )
         found.append(SlabSums(path, record["entries"], tuple(record["genes"])))
     return found
 

@@ -7,6 +7,9 @@ with the observed labelling counted in (Phipson and Smyth 2010). `p_corrected` i
 any pair of any region differs as much: a pair's |z| is held against the largest |z| of every
 labelling (Westfall and Young 1993), so it may be as small as p, however many pairs there are. Parts
 side by side still resemble each other, so p-values are rather too small than too large.
+
+Genes without molecules in any region have no pairs: the network's attention between such genes is
+the same for all of them, and follows how dense the other molecules are.
 """
 
 from __future__ import annotations
@@ -39,11 +42,15 @@ Floats = NDArray[np.float64]
 
 
 class Units(NamedTuple):
-    """Units of all slabs, those of one part and region joined: labels, patches, where they lie."""
+    """Units of all slabs, those of one part and region joined: labels, patches, where they lie.
+
+    `apart` (G, G) are the pairs of two genes that both have molecules in the units.
+    """
 
     regions: tuple[str, ...]
     labels: NDArray[np.int64]
     patches: Floats
+    apart: NDArray[np.bool_]
     places: tuple[tuple[tuple[int, int], ...], ...]
 
 
@@ -51,18 +58,21 @@ def join_units(slabs: Sequence[SlabSums]) -> Units:
     """Join entries (slab, entry) of the same part and region."""
     found: dict[tuple[int, int, str], list[tuple[int, int]]] = {}
     patches: dict[tuple[int, int, str], int] = {}
+    there = np.zeros(len(slabs[0].genes), bool)
     for s, slab in enumerate(slabs):
         for e, entry in enumerate(slab.entries):
             if "region" in entry and entry["patches"]:
                 key = (*entry["part"], entry["region"])
                 found.setdefault(key, []).append((s, e))
                 patches[key] = patches.get(key, 0) + entry["patches"]
+                there |= np.array(entry["molecules"]) > 0
     keys = sorted(found)
     regions = tuple(sorted({region for _, _, region in keys}))
     return Units(
         regions,
         np.array([regions.index(region) for _, _, region in keys], np.int64),
         np.array([patches[key] for key in keys], np.float64),
+        there[:, None] & there & ~np.eye(len(there), dtype=bool),
         tuple(tuple(found[key]) for key in keys),
     )
 
@@ -87,12 +97,11 @@ def pairs_table(slabs: Sequence[SlabSums], units: Units, permutations: int) -> p
         return pd.DataFrame(columns=list(COLUMNS))
     genes = slabs[0].genes
     tested = compare(slabs, units, permutations)
-    apart = ~np.eye(len(genes), dtype=bool)
     corrected = exceeded(np.abs(tested.z), tested.farthest)
     rows = []
     for r, region in enumerate(units.regions):
-        strength = np.where(apart, np.abs(tested.z[r]), -1).ravel()
-        for flat in np.argsort(-strength, kind="stable")[: min(TOP, apart.sum())]:
+        strength = np.where(units.apart, np.abs(tested.z[r]), -1).ravel()
+        for flat in np.argsort(-strength, kind="stable")[: min(TOP, units.apart.sum())]:
             i, j = divmod(int(flat), len(genes))
             inside, outside = tested.inside[r, i, j], tested.elsewhere[r, i, j]
             ratio = np.log2(inside / outside)
@@ -125,8 +134,7 @@ def compare(slabs: Sequence[SlabSums], units: Units, permutations: int) -> Compa
     for start in range(0, genes, step):
         rows = slice(start, min(start + step, genes))
         sums = _read(slabs, units, rows)
-        apart = ~np.eye(genes, dtype=bool)[rows].ravel()
-        *parts, farthest = _compare(sums, units, order, apart)
+        *parts, farthest = _compare(sums, units, order, units.apart[rows].ravel())
         for found, part in zip(result[:4], parts, strict=True):
             found[:, rows] = part.reshape(regions, -1, genes)
         np.maximum(result.farthest, farthest, out=result.farthest)
@@ -150,7 +158,7 @@ def _compare(
 ) -> tuple[Floats, ...]:
     """Inside, elsewhere, z and p (region, pair) of sums (unit, pair), and `farthest`.
 
-    Only pairs in `apart` (pair,), of two genes, count for the last.
+    Only pairs in `apart` (pair,) count for the last.
     """
     inside, elsewhere = _means(sums, units, units.labels[None])
     difference = (inside - elsewhere)[0]

@@ -120,5 +120,5 @@ def _add_row(
         if row < height:
             own = cols < width
             drawn = some[own, :, first : first + spec.images]
-            tissue = drawn.transpose(1, 2).flatten(2).any(2)
-            tally.add(row, cols[own].numpy(), tissue, whole[own])
+            molecules = drawn.transpose(1, 2).flatten(3).sum(3)
+            tally.add(row, cols[own].numpy(), molecules, whole[own])

@@ -2,7 +2,8 @@
 
 A part is a square of patches, the same whatever the slabs; its patches in one region are a unit,
 whose label `pairs` permutes. Sums lie in a file as (entry, G, G) float32, sections first, and are
-added to there, so that memory does not grow with the number of units.
+added to there, so that memory does not grow with the number of units. Beside each stand the
+molecules of every gene in its patches: a gene without any attends and is attended to all the same.
 """
 
 from __future__ import annotations
@@ -79,25 +80,32 @@ class MatrixSums:
         self.sums = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         self.of_section = np.zeros((self.sections, genes, genes))
         self.patches = np.zeros(entries, np.int64)
+        self.molecules = np.zeros((entries, genes), np.int64)
 
-    def add(self, row: int, cols: NDArray[np.int64], tissue: Tensor, matrices: Tensor) -> None:
+    def add(self, row: int, cols: NDArray[np.int64], molecules: Tensor, matrices: Tensor) -> None:
         """Add some patches of a row.
 
         Args:
             row: which row of patches.
             cols: (n,) columns, inside the slab.
-            tissue: (n, Z) whether a patch has molecules in each section.
+            molecules: (n, Z, G) in each section; a patch counts where it has any.
             matrices: (n, G, G).
         """
         for k in range(self.sections):
-            there = tissue[:, k].numpy()
+            own = molecules[:, k]
+            there = own.any(1).numpy()
             self.of_section[k] += matrices[there].double().sum(0).numpy()
-            self.patches[k] += there.sum()
+            self._count(k, own[there])
             places = self.units.place[k, row, cols]
             for place in np.unique(places[there & (places != OUTSIDE)]):
                 mine = there & (places == place)
                 self.sums[self.sections + place] += matrices[mine].sum(0).numpy()
-                self.patches[self.sections + place] += mine.sum()
+                self._count(self.sections + place, own[mine])
+
+    def _count(self, entry: int, molecules: Tensor) -> None:
+        """Add patches to an entry by their molecules (n, G)."""
+        self.patches[entry] += len(molecules)
+        self.molecules[entry] += molecules.long().sum(0).numpy()
 
     def finish(self, sections: Sequence[int], regions: Regions | None) -> list[dict[str, Any]]:
         """Write what is left; return what each entry is the sum of."""
@@ -107,4 +115,8 @@ class MatrixSums:
         for row, col, label in self.units.units:
             assert regions is not None
             entries.append({"part": [row, col], "region": regions.name(label)})
-        return [entry | {"patches": int(n)} for entry, n in zip(entries, self.patches, strict=True)]
+        counts = zip(self.patches.tolist(), self.molecules.tolist(), strict=True)
+        return [
+            entry | {"patches": patches, "molecules": molecules}
+            for entry, (patches, molecules) in zip(entries, counts, strict=True)
+        ]
