@@ -149,9 +149,27 @@ def test_receipts_of_an_older_program_are_refused(tmp_path):
         open_sums([tmp_path / "s.json"], [tmp_path / "s.npy"])
 
 
-def write_table(path, matrix, names):
-    index = pd.DataFrame(index=pd.Index(names))
-    anndata.AnnData(matrix.astype(np.float32), obs=index, var=index.copy()).write_h5ad(path)
+def test_the_table_says_how_many_molecules_of_each_gene_are_behind_each_layer(tmp_path):
+    np.save(tmp_path / "s.npy", np.ones((3, 2, 2), np.float32))
+    entries = [
+        {"section": 0, "patches": 2, "molecules": [1, 0]},
+        {"section": 1, "patches": 3, "molecules": [4, 2]},
+        {"part": [0, 0], "region": "a", "patches": 2, "molecules": [3, 0]},
+    ]
+    slabs = [SlabSums(tmp_path / "s.npy", entries, ("x", "y"))] * 2
+    write_means(slabs, tmp_path / "genes.h5ad")
+    assert anndata.read_h5ad(tmp_path / "genes.h5ad").obs.to_dict("list") == {
+        "molecules": [10, 4],
+        "molecules_region_a": [6, 0],
+        "molecules_section_000": [2, 0],
+        "molecules_section_001": [8, 4],
+    }
+
+
+def write_table(path, matrix, names, molecules=1):
+    genes = pd.Index(names)
+    obs, var = pd.DataFrame({"molecules": molecules}, genes), pd.DataFrame(index=genes)
+    anndata.AnnData(matrix.astype(np.float32), obs=obs, var=var).write_h5ad(path)
     return path
 
 
@@ -184,11 +202,27 @@ def test_agreement_grows_with_what_is_shared(tmp_path):
     assert 0.5 < found.low < found.r < found.high < 1
 
 
+def test_brains_that_lack_the_same_genes_do_not_agree_by_that(tmp_path):
+    """Queries as the network's: what is common to all, and a gene's own, where it has molecules."""
+    rng = np.random.default_rng(0)
+    there = np.arange(60) % 3 > 0
+    common, names = rng.normal(0, 1, 64), [f"g{i}" for i in range(60)]
+    paths = []
+    for brain in "ab":
+        queries = common + there[:, None] * rng.normal(0, 1, (60, 64))
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        matrix = soft(queries @ queries.T)
+        paths.append(write_table(tmp_path / f"{brain}.h5ad", matrix, names, there.astype(int)))
+    found = agreement(*paths)
+    assert (found.genes, found.lacking) == (40, 20)
+    assert found.low < 0 < found.high
+
+
 def test_the_command_prints_one_line(tmp_path, capsys):
     first, second = brains(tmp_path, alike=0.6)
     assert main(["agreement", str(first), str(second)]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert list(printed) == ["r", "low", "high", "genes"]
+    assert list(printed) == ["r", "low", "high", "genes", "lacking"]
 
 
 @pytest.mark.filterwarnings("ignore:.* names are not unique")
@@ -205,6 +239,10 @@ def test_tables_that_cannot_be_compared_are_one_line(tmp_path, capsys):
     with h5py.File(empty, "a") as file:
         del file["X"]
     others = write_table(tmp_path / "o.h5ad", np.eye(6), [f"h{i}" for i in range(6)])
+    older = write_table(tmp_path / "older.h5ad", np.eye(6), names)
+    with h5py.File(older, "a") as file:
+        del file["obs/molecules"]
+        file["obs"].attrs["column-order"] = np.array([], "S")
     for words, message in (
         ([first, tmp_path / "text.h5ad"], "text.h5ad: not a table of attention"),
         ([tmp_path / "obs.h5ad", first], "obs.h5ad: not a table of attention"),
@@ -212,7 +250,11 @@ def test_tables_that_cannot_be_compared_are_one_line(tmp_path, capsys):
         ([first, empty], "empty.h5ad: X is missing or sparse; must be dense"),
         ([first, twice], "twice.h5ad: genes that are there twice: g0"),
         ([first, even], "even.h5ad: nothing to correlate"),
-        ([first, others], "0 genes in both; at least 5 needed"),
+        ([first, others], "0 genes with molecules in both; at least 5 needed"),
+        (
+            [first, older],
+            "older.h5ad: does not say which genes have molecules (no obs 'molecules')",
+        ),
         ([first, second, "--layer", "section_000"], "no layer 'section_000'; it has none"),
     ):
         assert main(["agreement", *map(str, words)]) == 1

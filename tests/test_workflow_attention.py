@@ -178,6 +178,9 @@ def test_means_are_those_of_the_patches_and_their_rows_sum_to_one(finished):
     there = counts[:, :, :, 1].flatten(1).any(1).numpy()
     np.testing.assert_allclose(data.layers["section_000"], matrices[there].mean(0), rtol=1e-5)
     assert data.uns["patches"]["section_000"] == there.sum()
+    drawn = counts[:, :, :, 1:3].sum((0, 1, 2))
+    assert data.obs["molecules_section_000"].tolist() == drawn[0].tolist()
+    assert data.obs["molecules"].tolist() == drawn.sum(0).tolist()
     left = np.arange(len(counts)) % 6 < 3
     in_left = [left & counts[:, :, :, 1 + z].flatten(1).any(1).numpy() for z in range(2)]
     weights = sum(in_left)

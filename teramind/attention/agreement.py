@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.attention.means import molecules_column
 from teramind.errors import UserError, foreign, some
 
 if TYPE_CHECKING:
@@ -21,12 +22,13 @@ Floats = NDArray[np.float64]
 
 
 class Agreement(NamedTuple):
-    """Pearson's r with its 95 % interval, and the genes behind it."""
+    """Pearson's r with its 95 % interval, the genes behind it, and those that one brain lacks."""
 
     r: float
     low: float
     high: float
     genes: int
+    lacking: int
 
 
 def agreement(first: Path, second: Path, *, layer: str | None = None) -> Agreement:
@@ -35,21 +37,24 @@ def agreement(first: Path, second: Path, *, layer: str | None = None) -> Agreeme
     Every gene has a level at which others attend to it, which follows its abundance and would by
     itself make any two brains agree. So log attention is taken less its row's and column's means
     first; what is left is which gene attends to which. Pairs that share a gene are not independent,
-    so the interval draws genes, not pairs, with replacement.
+    so the interval draws genes, not pairs, with replacement. Genes without molecules are left out:
+    the network takes them all alike, so brains that lack the same ones would agree by that.
 
     Args:
         first: h5ad of a run.
-        second: h5ad of another; the genes that both have are compared.
+        second: h5ad of another; the genes with molecules in both are compared.
         layer: a section or region that both have; by default the mean over all.
 
     Raises:
         UserError: when a file is no such table, they share too little, or pairs do not differ.
     """
-    one, other = (_read(path, layer) for path in (first, second))
-    genes = one.index.intersection(other.index)
+    (one, there), (other, also) = (_read(path, layer) for path in (first, second))
+    named = one.index.intersection(other.index)
+    genes = named[there[named] & also[named]]
     if len(genes) < FEWEST_GENES:
         raise UserError(
-            f"{first} and {second}: {len(genes)} genes in both; at least {FEWEST_GENES} needed"
+            f"{first} and {second}: {len(genes)} genes with molecules in both; at least "
+            f"{FEWEST_GENES} needed"
         )
     a, b = (table.loc[genes, genes].to_numpy() for table in (one, other))
     r = _alike(a, b, np.arange(len(genes)))
@@ -61,7 +66,7 @@ def agreement(first: Path, second: Path, *, layer: str | None = None) -> Agreeme
     random = np.random.default_rng(0)
     drawn = [_alike(a, b, random.integers(0, len(genes), len(genes))) for _ in range(DRAWS)]
     low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return Agreement(r, float(low), float(high), len(genes))
+    return Agreement(r, float(low), float(high), len(genes), len(named) - len(genes))
 
 
 def _alike(a: Floats, b: Floats, chosen: NDArray[np.int64]) -> float:
@@ -86,8 +91,8 @@ def _beyond_single_genes(values: Floats, apart: NDArray[np.bool_]) -> Floats:
     return values
 
 
-def _read(path: Path, layer: str | None) -> pd.DataFrame:
-    """Log attention of a file, genes x genes."""
+def _read(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.Series[bool]]:
+    """Log attention of a file, genes x genes, and which of them have molecules."""
     import anndata
     import pandas as pd
 
@@ -100,10 +105,18 @@ def _read(path: Path, layer: str | None) -> pd.DataFrame:
         if layer is not None and layer not in data.layers:
             there = ", ".join(data.layers) or "none"
             raise UserError(f"{path}: no layer {layer!r}; it has {there}")
+        column = molecules_column(layer or "all")
+        if column not in data.obs:
+            raise UserError(
+                f"{path}: does not say which genes have molecules (no obs {column!r}), as those of "
+                "an older program; make it again"
+            )
+        present = data.obs[column] > 0
         found = data.X if layer is None else data.layers[layer]
         if not isinstance(found, np.ndarray):
             raise UserError(f"{path}: {layer or 'X'} is missing or sparse; must be dense")
         matrix = found.astype(np.float64)
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{path}: genes that are there twice: {some(sorted(twice))}")
-    return pd.DataFrame(np.log(np.maximum(matrix, np.finfo(np.float32).tiny)), names, names)
+    log = np.log(np.maximum(matrix, np.finfo(np.float32).tiny))
+    return pd.DataFrame(log, names, names), present

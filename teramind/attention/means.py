@@ -62,7 +62,8 @@ def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
 
     X is the mean over all sections; the layers `section_000`... and `region_NAME`... are those of
     a section or region. `uns["patches"]` says over how many patches, a patch counted once per
-    section. Memory: one matrix in float64 per layer.
+    section, and `obs["molecules"]`, for a layer `obs["molecules_LAYER"]`, how many molecules of
+    each gene these hold. Memory: one matrix in float64 per layer.
 
     Raises:
         UserError: when no patch has molecules, or regions were given and none holds such a patch.
@@ -70,38 +71,45 @@ def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
     import anndata
     import pandas as pd
 
-    totals: dict[str, tuple[Any, int]] = {}
-    for name, matrix, patches in _entries(slabs):
-        total, number = totals.get(name, (0.0, 0))
-        totals[name] = total + matrix.astype(np.float64), number + patches
-    found = {name: (total, number) for name, (total, number) in totals.items() if number}
+    totals: dict[str, tuple[Any, int, Any]] = {}
+    for name, matrix, entry in _entries(slabs):
+        total, patches, molecules = totals.get(name, (0.0, 0, 0))
+        totals[name] = (
+            total + matrix.astype(np.float64),
+            patches + entry["patches"],
+            molecules + np.array(entry["molecules"]),
+        )
+    found = {name: totals[name] for name in sorted(totals) if totals[name][1]}
     if "all" not in found:
         raise UserError("attention: no patch of the region holds molecules of the panel")
-    if any("region" in e for s in slabs for e in s.entries) and not _regions(found):
+    given = any("region" in entry for slab in slabs for entry in slab.entries)
+    if given and not any(name.startswith("region_") for name in found):
         raise UserError("attention.regions: no region holds a patch with molecules")
-    genes = pd.DataFrame(index=pd.Index(slabs[0].genes, name="gene"))
-    means = {name: np.asarray(total / n, np.float32) for name, (total, n) in found.items()}
+    genes = pd.Index(slabs[0].genes, name="gene")
+    molecules = {molecules_column(name): number for name, (_, _, number) in found.items()}
+    means = {name: np.asarray(total / n, np.float32) for name, (total, n, _) in found.items()}
     data = anndata.AnnData(
         means.pop("all"),
-        obs=genes,
-        var=genes.copy(),
-        layers=dict(sorted(means.items())),
-        uns={"patches": {name: n for name, (_, n) in found.items()}, "definition": DEFINITION},
+        obs=pd.DataFrame(molecules, index=genes),
+        var=pd.DataFrame(index=genes),
+        layers=means,
+        uns={"patches": {name: n for name, (_, n, _) in found.items()}, "definition": DEFINITION},
     )
     with atomic_path(path) as temporary:
         data.write_h5ad(temporary, compression="gzip")
 
 
-def _regions(names: Any) -> list[str]:
-    return [name for name in names if name.startswith("region_")]
+def molecules_column(layer: str) -> str:
+    """The column of `obs` with the molecules behind a layer, or behind X, which is `all`."""
+    return "molecules" if layer == "all" else f"molecules_{layer}"
 
 
-def _entries(slabs: Sequence[SlabSums]) -> Iterator[tuple[str, NDArray[np.float32], int]]:
-    """Yield (layer, sum, patches) of every entry; sections belong to `all`, too."""
+def _entries(slabs: Sequence[SlabSums]) -> Iterator[tuple[str, NDArray[np.float32], Any]]:
+    """Yield (layer, sum, entry) of every entry; sections belong to `all`, too."""
     for slab in slabs:
         for matrix, entry in zip(slab.matrices, slab.entries, strict=True):
             if "section" in entry:
-                yield "all", matrix, entry["patches"]
-                yield f"section_{entry['section']:03d}", matrix, entry["patches"]
+                yield "all", matrix, entry
+                yield f"section_{entry['section']:03d}", matrix, entry
             else:
-                yield f"region_{entry['region']}", matrix, entry["patches"]
+                yield f"region_{entry['region']}", matrix, entry
