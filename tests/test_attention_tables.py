@@ -138,7 +138,7 @@ def test_a_plane_without_molecules_is_refused(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps(record))
     slabs = open_sums([tmp_path / "s.json"], [tmp_path / "s.npy"])
     with pytest.raises(UserError, match="no patch of the region holds molecules"):
-        write_means(slabs, tmp_path / "genes.h5ad")
+        write_means(slabs, tmp_path / "genes.h5ad", regions=False)
     assert not (tmp_path / "genes.h5ad").exists()
 
 
@@ -157,13 +157,22 @@ def test_the_table_says_how_many_molecules_of_each_gene_are_behind_each_layer(tm
         {"part": [0, 0], "region": "a", "patches": 2, "molecules": [3, 0]},
     ]
     slabs = [SlabSums(tmp_path / "s.npy", entries, ("x", "y"))] * 2
-    write_means(slabs, tmp_path / "genes.h5ad")
+    write_means(slabs, tmp_path / "genes.h5ad", regions=True)
     assert anndata.read_h5ad(tmp_path / "genes.h5ad").obs.to_dict("list") == {
         "molecules": [10, 4],
         "molecules_region_a": [6, 0],
         "molecules_section_000": [2, 0],
         "molecules_section_001": [8, 4],
     }
+
+
+def test_regions_that_hold_no_patch_are_refused(tmp_path):
+    """A label image of zeros, or shapes that hold no patch's centre, leave no entry of a region."""
+    np.save(tmp_path / "s.npy", np.ones((1, 2, 2), np.float32))
+    entries = [{"section": 0, "patches": 2, "molecules": [1, 1]}]
+    slabs = [SlabSums(tmp_path / "s.npy", entries, ("x", "y"))]
+    with pytest.raises(UserError, match=r"^attention\.regions: no region holds a patch with"):
+        write_means(slabs, tmp_path / "genes.h5ad", regions=True)
 
 
 def write_table(path, matrix, names, molecules=1):

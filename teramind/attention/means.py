@@ -57,13 +57,18 @@ def open_sums(receipts: Sequence[Path], sums: Sequence[Path]) -> list[SlabSums]:
     return found
 
 
-def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
+def write_means(slabs: Sequence[SlabSums], path: Path, *, regions: bool) -> None:
     """Write the means as AnnData, genes x genes.
 
     X is the mean over all sections; the layers `section_000`... and `region_NAME`... are those of
     a section or region. `uns["patches"]` says over how many patches, a patch counted once per
     section, and `obs["molecules"]`, for a layer `obs["molecules_LAYER"]`, how many molecules of
     each gene these hold. Memory: one matrix in float64 per layer.
+
+    Args:
+        slabs: of the whole region.
+        path: h5ad to write.
+        regions: whether regions were given.
 
     Raises:
         UserError: when no patch has molecules, or regions were given and none holds such a patch.
@@ -82,8 +87,7 @@ def write_means(slabs: Sequence[SlabSums], path: Path) -> None:
     found = {name: totals[name] for name in sorted(totals) if totals[name][1]}
     if "all" not in found:
         raise UserError("attention: no patch of the region holds molecules of the panel")
-    given = any("region" in entry for slab in slabs for entry in slab.entries)
-    if given and not any(name.startswith("region_") for name in found):
+    if regions and not any(name.startswith("region_") for name in found):
         raise UserError("attention.regions: no region holds a patch with molecules")
     genes = pd.Index(slabs[0].genes, name="gene")
     molecules = {molecules_column(name): number for name, (_, _, number) in found.items()}
