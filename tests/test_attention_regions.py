@@ -265,6 +265,23 @@ def test_a_label_image_that_does_not_fit_says_what_would(tmp_path, image):
         opened(tmp_path / "r.tif")
 
 
+def test_sections_that_are_images_of_their_own_are_refused(tmp_path):
+    """Else the first would stand for all. A smaller picture beside the labels is no fault."""
+    with tifffile.TiffWriter(tmp_path / "r.tif") as file:
+        for _ in range(2):
+            file.write(np.zeros((96, 160), np.uint8))
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path / "r.tif")
+    assert str(caught.value) == (
+        f"regions {tmp_path / 'r.tif'}: 2 images of 96 x 160, but one must hold all sections; "
+        "write them as one array (section, y, x)"
+    )
+    with tifffile.TiffWriter(tmp_path / "r.tif") as file:
+        file.write(np.zeros((96, 160), np.uint8))
+        file.write(np.zeros((48, 80), np.uint8))
+    assert opened(tmp_path / "r.tif").array.shape == (96, 160)
+
+
 def test_each_kind_has_its_reader(tmp_path):
     tifffile.imwrite(tmp_path / "r.tif", np.zeros((6, 10), np.uint8))
     file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))

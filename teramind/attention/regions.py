@@ -90,6 +90,12 @@ class LabelImage:
 
         with foreign(f"regions {path}: not a readable TIFF"), tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
+            alike = sum(image.shape == series.shape for image in tiff.series)
+            if alike > 1:
+                raise UserError(
+                    f"regions {path}: {alike} images of {' x '.join(map(str, series.shape))}, but "
+                    "one must hold all sections; write them as one array (section, y, x)"
+                )
             if series.dataoffset is not None:  # in one piece: Zarr would read all of it at once
                 array: Any = tifffile.memmap(path, mode="r")
             else:
