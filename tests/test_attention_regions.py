@@ -197,6 +197,29 @@ def test_a_section_that_is_no_number_is_refused(tmp_path, change, line):
     assert str(caught.value) == f"regions {file}: feature 2: {line}"
 
 
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("a_b", "a/b"), "feature 2: 'a/b' would be written as 'a_b', as feature 1 is"),
+        (("a/b", "a_b"), "feature 2: 'a_b' would be written as 'a_b', as feature 1 is"),
+        (("a", "b\ud800"), r"feature 2: name 'b\ud800' is not a line of text"),
+        (("b\n",), r"feature 1: name 'b\n' is not a line of text"),
+    ],
+)
+def test_names_that_cannot_be_told_apart_or_written_are_refused(tmp_path, names, line):
+    shapes = [("Polygon", [square(0, 0, 32)], {"name": name}) for name in names]
+    file = write_geojson(tmp_path / "r.geojson", *shapes)
+    with pytest.raises(UserError) as caught:
+        opened(file)
+    assert str(caught.value).startswith(f"regions {file}: {line}")
+
+
+def test_shapes_of_one_name_are_one_region(tmp_path):
+    shapes = [("Polygon", [square(0, x, 32)], {"name": "a/b"}) for x in (0, 64)]
+    labels = opened(write_geojson(tmp_path / "r.geojson", *shapes)).labels
+    assert labels(0, np.array([8]), np.array([8, 40, 72])).tolist() == [[0, OUTSIDE, 0]]
+
+
 def test_polygons_in_micrometres_are_scaled(tmp_path):
     file = write_geojson(tmp_path / "r.geojson", ("Polygon", [square(0, 0, 10)], {}))
     places = np.array([9, 19, 21])

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.errors import UserError, foreign, some
+from teramind.errors import UserError, foreign, invisible, some
 from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
 from teramind.source_image import LARGEST
@@ -188,6 +188,7 @@ def _shapes(content: Any, scale: float, where: str) -> Iterator[Shape]:
     """
     features = _features(content, where)
     stack = any(_position(feature) for feature in features)
+    known: dict[str, tuple[int, str]] = {}
     for number, feature in enumerate(features, 1):
         kind = (feature["geometry"] or {"type": None})["type"]
         if kind in ("Polygon", "MultiPolygon"):
@@ -195,8 +196,16 @@ def _shapes(content: Any, scale: float, where: str) -> Iterator[Shape]:
                 name = _name(feature.get("properties") or {}) or f"region {number}"
                 section = _section(feature, stack, f"{where}: feature {number}")
                 rings = _rings(feature["geometry"], scale)
-            # HDF5 splits names at a slash
-            yield name.replace("/", "_"), section, rings
+            if invisible(name):
+                raise UserError(f"{where}: feature {number}: name {name!r} is not a line of text")
+            written = name.replace("/", "_")  # HDF5 splits names at a slash
+            first, own = known.setdefault(written, (number, name))
+            if own != name:
+                raise UserError(
+                    f"{where}: feature {number}: {name!r} would be written as {written!r}, as "
+                    f"feature {first} is; rename one of them"
+                )
+            yield written, section, rings
 
 
 def _features(content: Any, where: str) -> list[dict[str, Any]]:
