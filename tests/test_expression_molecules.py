@@ -15,6 +15,7 @@ from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.raster import Raster
 from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
+from teramind.report.facts import read_panel_report
 
 PANEL = ("Gad1", "Slc17a7", "Th")
 COLUMNS = MoleculeColumns(section="z")
@@ -261,6 +262,26 @@ def test_a_section_value_without_rows_is_named(tmp_path):
     frame = table().query("z == 0")
     with pytest.raises(UserError, match="no row has the section_values '1'; values found: '0'"):
         run(save(frame, tmp_path / "m.csv"), tmp_path, settings={"section_values": [0, 1]})
+
+
+@pytest.mark.parametrize(("genes", "fault"), [("ab", None), ("cd", r"^0 of 2 panel genes found")])
+def test_of_a_longer_panel_those_that_the_network_reads_are_what_data_must_have(
+    tmp_path, genes, fault
+):
+    """Of panel a, b, c, d the network reads a and b; the raster holds all that data has."""
+    places = {"x": [1, 1, 9, 99], "y": 1, "z": [0, 1, 0, 0]}
+    source = save(pd.DataFrame({"gene": [*genes, "c", "c"]} | places), tmp_path / "m.csv")
+    settings = {"panel": tuple("abcd"), "genes": 2, "outside": "skip"}
+    if fault:
+        with pytest.raises(UserError, match=fault):
+            run(source, tmp_path, **settings)
+        return
+    summary = run(source, tmp_path, **settings)
+    assert (summary["molecules"], summary["molecules_of_other_genes"]) == (2, 2)
+    assert (summary["molecules_outside"], summary["molecules_in_raster"]) == (0, 3)
+    assert Raster.open(tmp_path / "raster.zarr").panel == tuple("abcd")
+    report = read_panel_report(tmp_path / "panel.tsv")
+    assert (report.found, report.size, report.extra) == (2, 2, ("c",))
 
 
 def test_one_percent_outside_is_borne_and_counted(tmp_path):

@@ -144,6 +144,7 @@ def test_a_published_brain_is_fetched_by_name_converted_and_drawn(shared, brain,
     assert spec.panel == read_panel(ROOT / "resources/panels/mouse_500.txt")[:6]
     assert spec.training == {"published": "638850_64_6_all_4_ours"}
     summary = json.loads((project.results / "expression/summary.json").read_text())
+    assert (summary["panel_genes"], summary["panel_genes_matched"]) == (6, 6)  # read, of 500
     assert summary["tiles"] == 6 - 2  # the third column lies beyond what the region reads
     volume = zarr.open_group(project.results / "volume/volume.zarr", mode="r")["0"]
     assert volume.shape == (2, 4, 128, 128) and np.ptp(volume[:]) > 0
@@ -156,7 +157,7 @@ def test_a_published_brain_is_fetched_by_name_converted_and_drawn(shared, brain,
     }
 
 
-def test_a_region_outside_the_tiles_is_refused_with_their_extent(brain, tmp_path):
+def test_a_region_outside_the_tiles_is_refused_with_their_extent(shared, brain, tmp_path):
     with serving({"gene_638850.zip": brain}) as server:
         plane = {"y": 256, "x": 256, "height": 1024, "width": 768, "sections": 4}
         plane |= {"pixel_size_um": 0.108, "section_spacing_um": 200}
@@ -165,6 +166,11 @@ def test_a_region_outside_the_tiles_is_refused_with_their_extent(brain, tmp_path
             server,
             plane=plane,
             region={"tiles": [768, 256, 1, 1]},
+            network={
+                "checkpoint": str(shared("goldens/z4_all_64_weights.safetensors")),
+                "patch": 64,
+                "sections": 4,
+            },
         )
         line = project.fail("--until", "bin_expression")
     assert "y 768..1023, x 256..511 pixels lie outside the data kept/gene_638850.zip" in line

@@ -44,6 +44,7 @@ def bin_expression(
     kind: Literal["molecules", "cells", "tiles"],
     raster_path: Path | str,
     panel: Sequence[str],
+    genes: int | None = None,
     sections: int,
     extent: Rect | None,
     panel_table_path: Path | str,
@@ -59,6 +60,8 @@ def bin_expression(
 ) -> dict[str, Any]:
     """Bin a data set into a raster and write the panel table (TSV); return the numbers.
 
+    `genes` of the panel, the first ones, are what the network reads, None all; the others are put
+    into the raster, too, for they show where tissue is, and counted as other genes.
     `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
     volume, around which the extent holds what drawing it reads; None the extent. `settings` is the
     dataclass of the kind, None its defaults. `minimum_overlap` is the fraction of panel genes the
@@ -82,7 +85,8 @@ def bin_expression(
         require_overlap(path, region, data.bounds, whole=True)
         require_no_hole(path, region, data)
     match = match_genes(data.molecules, panel, synonyms)
-    match.require(minimum_overlap)
+    read = match.first(len(panel) if genes is None else genes)
+    read.require(minimum_overlap)
     if extent:
         require_spread(path, region or extent, data.extent)
     writer = RasterWriter(
@@ -107,18 +111,16 @@ def bin_expression(
     if isinstance(data, ExpressionTiles):
         tell_differing(path, data)
     tell_empty(path, writer)
-    _write_table(match.table(data.molecules), Path(panel_table_path))
-    return _numbers(writer, data, match, molecules)
+    _write_table(read.table(data.molecules), Path(panel_table_path))
+    return _numbers(writer, data, read)
 
 
-def _numbers(
-    writer: RasterWriter, data: Source, match: PanelMatch, molecules: int
-) -> dict[str, Any]:
-    """What was read, and how much of it the raster holds, for the record and the report."""
+def _numbers(writer: RasterWriter, data: Source, match: PanelMatch) -> dict[str, Any]:
+    """What the network reads of the data, and what the raster holds, for record and report."""
     return {
-        "molecules": molecules,
+        "molecules": sum(data.molecules[name] for name in match.index),
         "molecules_in_raster": sum(writer.molecules_per_section),
-        "molecules_outside": writer.outside,
+        "molecules_outside": int(writer.outside[: len(match.panel)].sum()),
         "lookalikes": {name: data.molecules[name] for name in match.lookalikes},
         "molecules_of_other_genes": sum(data.molecules[name] for name in match.extra),
         "molecules_per_section": writer.molecules_per_section,

@@ -80,6 +80,13 @@ class PanelMatch:
     extra: tuple[str, ...]
     """Source names that match no panel gene."""
 
+    def first(self, genes: int) -> PanelMatch:
+        """As a network has it that reads the panel's first `genes`: names of others are extra."""
+        index = {name: place for name, place in self.index.items() if place < genes}
+        unread = (name for name in self.index if name not in index)
+        status = {name: self.status[name] for name in index}
+        return PanelMatch(self.panel[:genes], index, status, (*self.extra, *unread))
+
     @property
     def matched(self) -> tuple[str, ...]:
         """Panel genes that the source has."""

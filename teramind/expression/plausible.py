@@ -32,9 +32,9 @@ def require_spread(path: Path, drawn: Rect, data: Rect) -> None:
 
 def require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
     """Refuse a table of which more than `MOST_OUTSIDE` of so many molecules were outside."""
-    if writer.outside > MOST_OUTSIDE * molecules:
+    if writer.outside.sum() > MOST_OUTSIDE * molecules:
         raise UserError(
-            f"{path}: {writer.outside} of {molecules} molecules lie outside the extent"
+            f"{path}: {writer.outside.sum()} of {molecules} molecules lie outside the extent"
             f" {_pixels(writer.bounds)}; the data covers {_pixels(data)}:"
             " check the extent, origin, pixel size and units"
             f"{', and whether x and y are exchanged' * _exchanged(data, writer.bounds)}"

@@ -35,8 +35,8 @@ class RasterWriter:
     """Writes a raster from molecules in any order, in bounded memory.
 
     A context manager: the raster appears under its name at the end of the block, and after an
-    exception nothing is left. `outside` counts the molecules beyond `bounds`, of which those inside
-    the extent are kept; `molecules_per_section` is known when the raster is.
+    exception nothing is left. `outside` counts the molecules of each gene beyond `bounds`, of which
+    those inside the extent are kept; `molecules_per_section` is known when the raster is.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RasterWriter:
             )
         if not 0 < len(self.panel) < LOST:
             raise UserError(f"{path}: panel of {len(self.panel)} genes: 1 to {LOST - 1} possible")
-        self.outside = 0
+        self.outside = np.zeros(len(self.panel), np.int64)
         self.molecules_per_section: list[int] = []
         self._kept = 0
         self._attributes = {
@@ -120,7 +120,8 @@ class RasterWriter:
         """
         count = np.ones(len(y), np.uint32) if count is None else count
         self._check(section=section, y=y, x=x, gene=gene, count=count)
-        self.outside += int(count[~_inside(self.bounds, y, x)].sum(dtype=np.int64))
+        beyond = ~_inside(self.bounds, y, x)
+        np.add.at(self.outside, gene[beyond], count[beyond].astype(np.int64))
         inside = _inside(self.extent, y, x)
         self._kept += int(count[inside].sum(dtype=np.int64))
         bin_y = y.astype(np.int64) // BIN - self.extent.y // BIN

@@ -60,3 +60,9 @@ def panel_of(config: Config, source: str | Path) -> tuple[str, ...]:
             f"checkpoint {source}: carries no gene panel; name a gene list in expression.panel"
         )
     return spec.panel
+
+
+def genes_read(checkpoint: str | None) -> int | None:
+    """How many genes of a longer panel the network reads, its first; None without a network."""
+    spec = read_spec(checkpoint) if checkpoint else None
+    return spec.genes if spec else None

@@ -69,6 +69,12 @@ rule bin_expression:
             if settings.expression.panel
             else CHECKPOINT
         ),
+        # Says how many of a list's genes it reads; the raster holds all of them and stays the same.
+        checkpoint=(
+            ancient(CHECKPOINT)
+            if settings.expression.panel and not settings.trains
+            else []
+        ),
         synonyms=binned_from(settings.expression.synonyms),
         gene_names=given(getattr(settings.expression, "gene_names", None)),
     output:

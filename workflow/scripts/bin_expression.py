@@ -5,7 +5,7 @@ from teramind.job import job
 with job(snakemake) as config:
     from teramind.expression.bin_expression import bin_expression
     from teramind.expression.panel import read_synonyms
-    from teramind.expression.settings import panel_of, reader_settings
+    from teramind.expression.settings import genes_read, panel_of, reader_settings
     from teramind.files import write_json
 
     names = config.expression.synonyms
@@ -14,6 +14,7 @@ with job(snakemake) as config:
         kind=config.expression.kind,
         raster_path=snakemake.output.raster,
         panel=panel_of(config, snakemake.input.panel),
+        genes=genes_read(snakemake.input.get("checkpoint")),
         sections=config.plane.sections,
         extent=config.raster_extent,
         panel_table_path=snakemake.output.panel,
