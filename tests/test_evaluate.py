@@ -9,9 +9,9 @@ import zarr
 from evaluated import evaluate_volume
 
 from teramind.errors import UserError
-from teramind.evaluate import Lattice
 from teramind.evaluate.baseline import fit_regression
 from teramind.evaluate.headline import headline
+from teramind.evaluate.measure import Lattice
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report.facts import verdicts

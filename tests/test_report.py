@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.block_means import LONGEST
-from teramind.evaluate import Lattice
+from teramind.evaluate.measure import Lattice
 from teramind.expression import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report

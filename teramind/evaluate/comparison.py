@@ -17,10 +17,10 @@ from teramind.evaluate.frechet import Features, features_of, frechet, tiles_of
 from teramind.evaluate.intensity import histogram
 from teramind.evaluate.measure import TILE, Image, Lattice, Measure, Scene
 from teramind.evaluate.nuclei import Finder
-from teramind.evaluate.place import Place, volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
 from teramind.volume import VolumeLayout
+from teramind.volume.place import VolumePlace, volume_place
 
 
 class Comparison(NamedTuple):
@@ -93,7 +93,7 @@ class Comparison(NamedTuple):
         )
 
     @property
-    def place(self) -> Place:
+    def place(self) -> VolumePlace:
         """Where the volume lies."""
         return volume_place(self.layout)
 

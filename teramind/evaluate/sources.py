@@ -13,12 +13,12 @@ from teramind.errors import UserError
 from teramind.evaluate.baseline import Regression
 from teramind.evaluate.comparison import Comparison
 from teramind.evaluate.measure import Lattice
-from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images
 from teramind.split import Split
 from teramind.volume import VolumeLayout, open_level, volume_layout
+from teramind.volume.place import volume_place
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate import Sources, evaluate_section
+    from teramind.evaluate.compare import evaluate_section
+    from teramind.evaluate.sources import Sources
 
     evaluate_section(
         Sources.of_run(config, snakemake.params.volume, snakemake.input),

@@ -3,7 +3,8 @@
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate import Sources, fit_baseline
+    from teramind.evaluate.compare import fit_baseline
+    from teramind.evaluate.sources import Sources
 
     sources = Sources.of_run(config, snakemake.params.volume, snakemake.input)
     fit_baseline(sources, snakemake.output[0])
