@@ -23,7 +23,7 @@ rule all:
     input:
         RECEIPTS,
         PYRAMIDS,
-        slides,
+        SLIDES,
         ATTENTION_RECEIPTS,
         ATTENTION_RESULTS,
         EVALUATION,

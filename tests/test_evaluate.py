@@ -253,7 +253,7 @@ def test_without_real_images_the_volume_is_judged_by_itself(files):
 @pytest.mark.parametrize("brighter", [0, 50])
 def test_the_frechet_distance_of_real_images_is_its_floor(files, monkeypatch, brighter):
     """A network of one feature per row of pixels stands in for those that need weights."""
-    rows = "teramind.evaluate.compare.feature_network"
+    rows = "teramind.evaluate.jobs.feature_network"
     monkeypatch.setattr(rows, lambda name: lambda images: images.mean(2))
     monkeypatch.setattr("teramind.evaluate.frechet.TILE", 16)
     real = noise(13)

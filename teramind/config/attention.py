@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from teramind.config.values import Count, PathText, Section
+from teramind.config.values import Count, PathText, StrictModel
 
 
-class Attention(Section):
+class Attention(StrictModel):
     """Which genes attend to which, where: maps per pathway, means per section and region."""
 
     pathways: PathText = Field(description="GMT file: name, description, 2 to 16 genes")

@@ -14,8 +14,8 @@ from teramind.config.values import (
     Name,
     Number,
     PathText,
-    Section,
     SectionValue,
+    StrictModel,
 )
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 transcripts table; z_location is continuous, so all its molecules are of one section."""
 
 
-class Expression(Section):
+class Expression(StrictModel):
     """Where the molecules come from."""
 
     source: PathText = Field(description="file or folder with the expression")

@@ -12,7 +12,7 @@ from teramind.config.values import (
     Micrometres,
     Name,
     PathText,
-    Section,
+    StrictModel,
     Whole,
     no_truth,
 )
@@ -20,7 +20,7 @@ from teramind.geometry import Rect
 from teramind.schedule import SolverName
 
 
-class Plane(Section):
+class Plane(StrictModel):
     """The pixel coordinate system and the volume's bounds in it."""
 
     y: Whole = Field(0, ge=0, le=1 << 24, description="first row of the volume")
@@ -37,7 +37,7 @@ class Plane(Section):
         return Rect(self.y, self.x, self.height, self.width)
 
 
-class NetworkSection(Section):
+class NetworkSection(StrictModel):
     """The network and the sizes that the plan of jobs depends on."""
 
     checkpoint: PathText = Field(description="file, published folder, or `train`")
@@ -53,7 +53,7 @@ class NetworkSection(Section):
         return {"patch": self.patch, "sections": self.sections, "stains": list(self.stains)}
 
 
-class Generate(Section):
+class Generate(StrictModel):
     """How the volume is generated."""
 
     slab: Edge = Field(description="slab edge in pixels, a multiple of the patch edge")

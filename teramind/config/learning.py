@@ -13,7 +13,7 @@ from teramind.config.values import (
     Number,
     PathText,
     PlaneBox,
-    Section,
+    StrictModel,
     Text,
     Whole,
 )
@@ -22,7 +22,7 @@ EFFICIENTNET = "efficientnet-lite0"
 """The network of the Frechet distance whose weights come inside a package."""
 
 
-class SplitSection(Section):
+class SplitSection(StrictModel):
     """How the plane is cut into training, validation and test part; see `teramind.split`."""
 
     block: Annotated[Whole, Field(ge=32)] = Field(1024, description="edge of a block in pixels")
@@ -34,7 +34,7 @@ class SplitSection(Section):
     seed: Whole = Field(0, ge=0, description="of the choice of blocks")
 
 
-class Reference(Section):
+class Reference(StrictModel):
     """Real images of the same plane, to train on and to compare with."""
 
     images: PathText = Field(description="OME-TIFF or OME-Zarr, uint8 or uint16")
@@ -49,7 +49,7 @@ class Reference(Section):
     )
 
 
-class Evaluation(Section):
+class Evaluation(StrictModel):
     """What the comparison adds; without `reference`, that the volume is judged at all."""
 
     frechet: PathText | None = Field(
@@ -62,7 +62,7 @@ class Evaluation(Section):
     )
 
 
-class Phantom(Section):
+class Phantom(StrictModel):
     """Made-up tissue in the place of real images and molecules."""
 
     height: Edge
@@ -70,7 +70,7 @@ class Phantom(Section):
     seed: Whole = Field(0, ge=0)
 
 
-class TrainingTiles(Section):
+class TrainingTiles(StrictModel):
     """Published training tiles, read in place; see `training.tile_windows`."""
 
     folder: PathText = Field(description="holds gene_<mouse> and img_<mouse>")
@@ -82,7 +82,7 @@ class TrainingTiles(Section):
     )
 
 
-class Train(Section):
+class Train(StrictModel):
     """How to learn a checkpoint; needs `reference` or `tiles`."""
 
     tiles: TrainingTiles | None = Field(

@@ -91,8 +91,8 @@ Edge = Annotated[Count, Field(le=1 << 24)]  # pixels: metres of tissue
 Micrometres = Annotated[Number, Field(ge=1e-3, allow_inf_nan=False)]
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values never change."""
+class StrictModel(BaseModel):
+    """Base of all parts of the configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -24,15 +24,15 @@ from teramind.config.published import (
     Download,
     archive_of,
 )
-from teramind.config.values import PathText, Region, Section, Text, flatten
+from teramind.config.values import PathText, Region, StrictModel, Text, flatten
 from teramind.geometry import Layout, Rect, Windows
-from teramind.split import Split, draw_split, whole_plane
+from teramind.split import Split, random_split, whole_plane
 
 FROM_TRAINING = "train"
 """Value of `network.checkpoint` that asks the workflow to train the network first."""
 
 
-class Config(Section):
+class Config(StrictModel):
     """The whole configuration."""
 
     title: Text = Field("Virtual brain", description="heading of the report")
@@ -180,7 +180,7 @@ class Config(Section):
         box = Rect(*held) if held else None
         if self.reference.split is None:
             return whole_plane(self.plane.rect, box)
-        return draw_split(self.plane.rect, named=box, **self.reference.split.model_dump())
+        return random_split(self.plane.rect, named=box, **self.reference.split.model_dump())
 
     def identity(self) -> dict[str, Any]:
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""

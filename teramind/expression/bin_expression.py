@@ -15,7 +15,7 @@ from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
 from teramind.expression.plausible import (
-    require_inside,
+    require_few_outside,
     require_no_hole,
     require_overlap,
     require_spread,
@@ -101,7 +101,7 @@ def bin_expression(
         if molecules != expected:
             raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
         if outside == "error" and extent:
-            require_inside(path, writer, molecules, data.extent)
+            require_few_outside(path, writer, molecules, data.extent)
         if region:
             require_overlap(path, region, data.extent, whole=False)
     if isinstance(data, ExpressionTiles):

@@ -24,18 +24,18 @@ from teramind.network.initial import carries_copy, fix_copy
 from teramind.network.precision import set_precision
 from teramind.training.ahead import cut_ahead
 from teramind.training.average import Average
+from teramind.training.calibration import (
+    fingerprint,
+    image_spread,
+    set_starting_weights,
+    weights_digest,
+)
 from teramind.training.dataset import Batch, WindowSource
 from teramind.training.interruption import interruption
 from teramind.training.losses import progress_line
 from teramind.training.parallel import Team
 from teramind.training.rate import TrainSettings, rate_at
 from teramind.training.resume import read_state, write_state
-from teramind.training.start import (
-    fingerprint,
-    image_spread,
-    set_starting_weights,
-    weights_digest,
-)
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
@@ -52,7 +52,7 @@ class Trainer:
         windows: those of each step.
         settings: how.
         folder: where the resumable states live.
-        start: network whose weights to start from; by default those of `teramind.training.start`.
+        start: network whose weights to start from; by default those of `training.calibration`.
         files: what tells the data set from others beside some of its windows; see `sizes_digest`.
         team: the processes that train together.
         watch: called by the first process whenever a state is about to be saved, unless the job is

@@ -1,7 +1,7 @@
 # From stitched slabs to pyramids and slides, section by section.
 
 PYRAMIDS = expand(results("volume/pyramid/{section:03d}.json"), section=SECTIONS)
-slides = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
+SLIDES = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
 
 
 def receipts_of(wildcards):

@@ -3,7 +3,7 @@
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate.compare import evaluate
+    from teramind.evaluate.jobs import evaluate
     from teramind.evaluate.sources import Sources
 
     evaluate(

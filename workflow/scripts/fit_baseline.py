@@ -3,7 +3,7 @@
 from teramind.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate.compare import fit_baseline
+    from teramind.evaluate.jobs import fit_baseline
     from teramind.evaluate.sources import Sources
 
     sources = Sources.of_run(config, snakemake.params.volume, snakemake.input)

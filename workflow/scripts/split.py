@@ -6,10 +6,10 @@ from teramind.job import job
 
 with job(snakemake) as config:
     from teramind.images import open_images, require_plane
-    from teramind.report.split import draw_split
+    from teramind.report.split import write_split_picture
 
     split, images = config.split(), open_images(snakemake.input[0], config.network.stains)
     path, tolerance = snakemake.input[0], config.network.patch
     require_plane(images, config.plane.rect, path=path, tolerance=tolerance)
-    draw_split(split, images, Path(snakemake.output.picture))
+    write_split_picture(split, images, Path(snakemake.output.picture))
     split.write(Path(snakemake.output.parts))

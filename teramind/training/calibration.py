@@ -36,7 +36,7 @@ CONSTANT = 1e-9
 """Variance below which a stain's images are constant but for rounding."""
 
 
-def calibration(
+def calibration_batches(
     windows: WindowSource,
     batches: int = BATCHES,
     timesteps: Callable[[Tensor], Tensor] = worth_learning,
@@ -66,7 +66,7 @@ def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
         UserError: when a stain is constant, or no window holds a molecule.
     """
     moments, molecules = torch.zeros(3, len(stains), dtype=torch.float64), 0.0
-    for batch in calibration(windows):
+    for batch in calibration_batches(windows):
         image = batch.image.unflatten(1, (len(stains), -1)).double()
         inside = batch.inside.view_as(image)
         powers = (inside, image * inside, image.square() * inside)
@@ -95,7 +95,7 @@ def set_starting_weights(
         spread: see `image_spread`.
         device: where the network runs while it is measured.
     """
-    wake_genes(network, [batch.counts.flatten(0, 1) for batch in calibration(windows)])
+    wake_genes(network, [batch.counts.flatten(0, 1) for batch in calibration_batches(windows)])
     if has_room(network):
         start_as_copy(network, float(spread.square().mean().sqrt()))
         _fit_readout(network, windows, spread, device)
@@ -110,7 +110,7 @@ def _fit_readout(
     read: list[Tensor] = []
     hook = readout.layer.register_forward_pre_hook(lambda _, maps: read.append(maps[0]))
     network.eval().to(device)
-    for batch in calibration(windows):
+    for batch in calibration_batches(windows):
         image, inside, noise, counts, t = (part.to(device) for part in batch)
         patches = noisy_patches(image, inside, noise, t, patch=patch, outside=OUTSIDE)
         copied, _ = network(
