@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from solvers import PHANTOM_SEED, ROOT, judge, make_data
 
 from teramind.diffusion import Step, sampling_steps
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, load_network

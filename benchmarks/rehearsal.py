@@ -31,7 +31,7 @@ import yaml
 import teramind.slab
 import teramind.stitch
 from teramind.config import Config, parse_config
-from teramind.expression import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Slab
 from teramind.network import Network, NetworkSpec
 from teramind.network.unet import Encoded

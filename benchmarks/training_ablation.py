@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from teramind.diffusion import alpha_at, balanced_weight, window_loss
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom

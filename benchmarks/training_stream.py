@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.images import open_images, resample_images
 from teramind.network import NetworkSpec

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from training_pair import FIELD, blob_windows, blobs, write_raster
 
 from teramind.errors import UserError
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
 from teramind.training.material import sizes_digest

@@ -12,7 +12,8 @@ from teramind.errors import UserError
 from teramind.evaluate.baseline import fit_regression
 from teramind.evaluate.headline import headline
 from teramind.evaluate.measure import Lattice
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report.facts import verdicts
 from teramind.volume import create_volume, write_slab

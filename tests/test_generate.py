@@ -15,7 +15,7 @@ from teramind import slab as jobs
 from teramind.config import parse_config
 from teramind.diffusion import ddim, sampling_steps, to_patches
 from teramind.errors import UserError
-from teramind.expression import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec

@@ -9,8 +9,8 @@ from test_geometry import layouts
 from workflow_project import SIZE, Project, molecules, planned
 
 from teramind.config import parse_config
-from teramind.expression import RasterWriter
 from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.generate import Generator
 from teramind.geometry import BIN
 from teramind.phase_plane import touched

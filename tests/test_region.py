@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
 from teramind.generate import Generator

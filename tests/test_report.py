@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from teramind.block_means import LONGEST
 from teramind.evaluate.measure import Lattice
-from teramind.expression import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
 from teramind.report.measures import measures_figure

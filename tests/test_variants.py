@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from teramind.expression import RasterWriter
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.checkpoint import load_network

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_pair import FIELD, SETTINGS, blob_windows
 
 from teramind.diffusion import worth_learning
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.schedule import TRAINING_STEPS

@@ -32,7 +32,8 @@ from workflow_project import (
 
 from teramind.config import parse_config
 from teramind.errors import UserError
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.settings import reader_settings
 from teramind.expression.source import to_pixels
 from teramind.files import digest

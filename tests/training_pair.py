@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
 from teramind.training.rate import TrainSettings

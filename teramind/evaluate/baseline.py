@@ -9,7 +9,7 @@ import zarr
 from numpy.typing import NDArray
 
 from teramind.evaluate.blocks import blocks_of
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import BIN, EMPTY, Rect
 
 Floats = NDArray[np.float32]

@@ -17,7 +17,7 @@ from teramind.evaluate.frechet import Features, features_of, frechet, tiles_of
 from teramind.evaluate.intensity import histogram
 from teramind.evaluate.measure import TILE, Image, Lattice, Measure, Scene
 from teramind.evaluate.nuclei import Finder
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
 from teramind.volume import VolumeLayout
 from teramind.volume.place import VolumePlace, volume_place

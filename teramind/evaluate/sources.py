@@ -13,7 +13,7 @@ from teramind.errors import UserError
 from teramind.evaluate.baseline import Regression
 from teramind.evaluate.comparison import Comparison
 from teramind.evaluate.measure import Lattice
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images
 from teramind.split import Split

@@ -13,7 +13,7 @@ from scipy.ndimage import uniform_filter
 
 from teramind.block_means import LONGEST
 from teramind.evaluate.baseline import Regression
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
 from teramind.images import open_images
 from teramind.report.pictures import Floats, Grey, Grid, averaged, bin_means
