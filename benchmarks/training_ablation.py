@@ -25,6 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from teramind.config import Train
 from teramind.diffusion import alpha_at, balanced_weight, window_loss
 from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
@@ -34,7 +35,6 @@ from teramind.phantom import make_phantom
 from teramind.split import random_split
 from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
-from teramind.training.rate import TrainSettings
 from teramind.training.trainer import Trainer
 
 SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0
@@ -115,7 +115,7 @@ def train_arm(
     judged = TrainingWindows(
         pairs, spec, edge=3, batch=1, seed=1, closed=split.closed("validation")
     )
-    settings = TrainSettings(
+    settings = Train(
         steps=10**6,
         learning_rate=learning_rate,
         schedule="constant",

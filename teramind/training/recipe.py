@@ -14,7 +14,6 @@ from teramind.network.initial import carries_copy, copy_weights
 from teramind.network.repanel import repanel
 from teramind.training.material import Material, TrainingFiles, open_material, sizes_digest
 from teramind.training.parallel import team
-from teramind.training.rate import TrainSettings
 from teramind.training.start_fit import start_misfits
 from teramind.training.trainer import Trainer
 from teramind.training.watch import Watch, tensorboard
@@ -38,12 +37,11 @@ def train_from_config(config: Config) -> bool:
     material = open_material(config, files)
     start = _start(config, asked, material.panel)
     spec = _spec(config, asked, material.panel, start)
-    same = {field.name for field in dataclasses.fields(TrainSettings)}
     with team(asked.gpus) as processes:
         trainer = Trainer(
             spec,
             material.windows(spec),
-            TrainSettings(**asked.model_dump(include=same)),
+            asked,
             files.states,
             start=start,
             files=sizes_digest(material.paths),

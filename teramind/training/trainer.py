@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teramind.config import Train
 from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
@@ -34,8 +35,22 @@ from teramind.training.dataset import Batch, WindowSource
 from teramind.training.interruption import interruption
 from teramind.training.losses import progress_line
 from teramind.training.parallel import Team
-from teramind.training.rate import TrainSettings, rate_at
+from teramind.training.rate import rate_at
 from teramind.training.resume import read_state, write_state
+
+LASTING = (
+    "learning_rate",
+    "schedule",
+    "warmup",
+    "clip",
+    "precision",
+    "ema",
+    "loss",
+    "borders",
+    "dropout",
+    "seed",
+)
+"""Settings that the weights depend on from the first step on; a run goes on with the same."""
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
@@ -63,7 +78,7 @@ class Trainer:
         self,
         spec: NetworkSpec,
         windows: WindowSource,
-        settings: TrainSettings,
+        settings: Train,
         folder: Path,
         *,
         start: Network | None = None,
@@ -79,7 +94,7 @@ class Trainer:
             "network": spec.to_dict(),
             "data set": fingerprint(windows) + files,
             "start": weights_digest(start) if start else "",
-            **{f"train.{key}": value for key, value in settings.lasting.items()},
+            **{f"train.{key}": getattr(settings, key) for key in LASTING},
         }
         saved = read_state(folder, self.same, self.device)
         spread = saved["spread"] if saved else image_spread(windows, spec.stains)
@@ -133,7 +148,7 @@ class Trainer:
                     saved = now
             if self.finished or not end.asked:
                 self._look_and_save()
-            elif self.team.leads:  # who asks to end soon kills
+            elif self.team.leads:  # whoever sent SIGTERM soon kills
                 self.save()
             self.team.wait()
             if end.asked and not self.finished:
