@@ -70,7 +70,7 @@ def finish(
     )
     (slab,) = layout.slabs(0)
     state = generator.run_phase(slab, 0, generator.initial(slab.window))
-    return to_grey(np.nan_to_num(state, nan=-1.0)).reshape(real.shape)
+    return to_grey(state).reshape(real.shape)
 
 
 def main() -> None:

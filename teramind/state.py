@@ -165,8 +165,8 @@ def _read(file: Any, name: str, part: Rect, sums: Mapping[str, str]) -> NDArray[
 
 
 def to_grey(state: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does."""
-    return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
+    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does; 0 where NaN."""
+    return np.nan_to_num(np.clip((state + 1) * 127.5, 0, 255), copy=False).astype(np.uint8)
 
 
 class SavedStates:

@@ -82,7 +82,7 @@ def _write_window(
     sections, first = layout.windows.images(window), layout.windows.first
     grey = np.empty(state.shape, np.uint8)
     for channel, plane in zip(grey, state, strict=True):  # one at a time, for they are large
-        channel[:] = to_grey(np.nan_to_num(plane, nan=-1.0))
+        channel[:] = to_grey(plane)
     voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
     return write_slab(
         volume,

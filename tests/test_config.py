@@ -395,26 +395,27 @@ def test_differences_name_each_change(changes, line):
 
 def test_results_of_other_settings_are_refused(tmp_path):
     record = tmp_path / "provenance.json"
-    made = parse_config(config_with())
-    refuse_other_results(made, record)
+    made = parse_config(config_with(results=str(tmp_path)))
+    refuse_other_results(made)
     whole = {"identity": made.identity(), "config": {}, "inputs": {}}
     record.write_text(json.dumps(whole))
-    refuse_other_results(made, record)
-    other = parse_config(config_with(generate__seed=7, generate__steps=5))
-    refuse_other_results(other, record)  # nothing is made yet: the first job may have failed
+    refuse_other_results(made)
+    changes = {"generate__seed": 7, "generate__steps": 5}
+    other = parse_config(config_with(results=str(tmp_path), **changes))
+    refuse_other_results(other)  # nothing is made yet: the first job may have failed
     for name in ("logs/bin_expression/all.log", "expression/.raster.zarr.part/zarr.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    refuse_other_results(other, record)
+    refuse_other_results(other)
     (tmp_path / "expression/panel.tsv").touch()
     with pytest.raises(UserError) as error:
-        refuse_other_results(other, record)
+        refuse_other_results(other)
     assert "generate.seed was 0, is now 7" in str(error.value)
     assert "generate.steps was 3, is now 5" in str(error.value)
     for content in ("{", "[]", json.dumps({**whole, "inputs": None})):
         record.write_text(content)
         with pytest.raises(UserError, match=r"provenance\.json: not readable; remove it or"):
-            refuse_other_results(made, record)
+            refuse_other_results(made)
 
 
 def test_results_where_no_folder_can_be_are_refused(tmp_path, monkeypatch):

@@ -116,9 +116,9 @@ def test_grey_levels_are_rounded_down_and_cut(state):
     assert grey == (0 if exact < 0 else 255 if exact > 255 else int(exact))
 
 
-def test_grey_levels_run_from_black_to_white():
-    state = np.array([-np.inf, -1, 0, 1, np.inf], np.float32)
-    assert to_grey(state).tolist() == [0, 0, 127, 255, 255]
+def test_grey_levels_run_from_black_to_white_and_background_is_black():
+    state = np.array([-np.inf, -1, 0, 1, np.inf, np.nan], np.float32)
+    assert to_grey(state).tolist() == [0, 0, 127, 255, 255, 0]
     assert to_grey(state).dtype == np.uint8
 
 

@@ -47,7 +47,7 @@ def _mistakes(config: Config) -> Iterator[str]:
 
 
 def _own_results(config: Config) -> None:
-    refuse_other_results(config, Path(config.results, "provenance.json"))
+    refuse_other_results(config)
 
 
 def _pathways(config: Config) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from teramind.errors import UserError
 from teramind.geometry import BIN
+from teramind.units import is_length
 
 LEVEL_MULTIPLES = (1, 2, 4, 8)
 """Channels of level l are base times this; its patch edge is P / 2^l."""
@@ -158,14 +158,10 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-def _is_length(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
-
-
 _KINDS: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int,
     "tuple[str, ...]": _are_names,
-    "float | None": _is_length,
+    "float | None": is_length,
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "str | None": lambda value: value is None or isinstance(value, str),
 }

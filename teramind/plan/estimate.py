@@ -21,10 +21,10 @@ from teramind.plan.simulate import Course, Job, simulate
 from teramind.plan.tissue import Mask
 from teramind.plan.work import PhaseWork, phase_work, wanted_work
 from teramind.solver import SOLVERS
+from teramind.units import MEBI
 from teramind.volume import VolumeLayout
 from teramind.volume.planned import volume_settings
 
-MEBI, GIBI = 1 << 20, 1 << 30
 SIMULATED = 2
 """Stacks of windows whose course is followed; those after them repeat it."""
 

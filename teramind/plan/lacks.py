@@ -9,9 +9,9 @@ from teramind.config import Config
 from teramind.job_memory import slab_job_megabytes
 from teramind.noise import PUBLISHED_TILE
 from teramind.plan import rates
-from teramind.plan.estimate import GIBI, Plan
+from teramind.plan.estimate import Plan
 from teramind.plan.hardware import Hardware
-from teramind.units import duration, size
+from teramind.units import GIBI, duration, size
 
 UNTIMED = (
     "phantom",

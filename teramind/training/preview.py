@@ -59,7 +59,7 @@ def generate_piece(network: Network, pairs: PairedImages, rect: Rect) -> NDArray
     )
     window = len(windows) // 2
     state = generator.run_phase(Slab(window, 0, 0), 0, generator.initial(window))
-    grey = to_grey(np.nan_to_num(state, nan=-1).astype(np.float32))
+    grey = to_grey(state)
     return grey.reshape(len(spec.stains), spec.images, *grey.shape[1:])
 
 

@@ -89,8 +89,8 @@ try:
     ) in workflow.configfiles:  # Snakemake merged them, blind to keys given twice
         read_config(path)
     settings = parse_config(config)
-    refuse_other_results(settings, Path(results("provenance.json")))
-    changed = other_settings(settings, Path(results("provenance.json")))
+    refuse_other_results(settings)
+    changed = other_settings(settings)
     require_fit(settings)
     if not DRY_RUN:
         refuse_unwritable_results(settings)
