@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 
+from teramind.config.values import Bounds, NoiseName
 from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
@@ -24,9 +25,6 @@ from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
 from teramind.solver import SOLVERS
 from teramind.state import to_grey
-
-Bounds = Literal["volume", "region"]
-NoiseName = Literal["philox", "published"]
 
 
 def generate_region(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from teramind.config.values import Count, PathText, StrictModel
+from teramind.config.values import Count, LengthUnit, PathText, StrictModel
 
 
 class Attention(StrictModel):
@@ -16,7 +14,7 @@ class Attention(StrictModel):
     regions: PathText | None = Field(
         None, description="label image (.tif) of the plane, or polygons (.geojson)"
     )
-    units: Literal["pixel", "um"] = Field(
+    units: LengthUnit = Field(
         "pixel", description="of the polygons' x and y, from the corner of pixel (0, 0)"
     )
     permutations: Count = Field(999, description="of region labels, for the table of pairs")

@@ -11,7 +11,9 @@ from teramind.config.values import (
     Edge,
     Micrometres,
     Name,
+    NoiseName,
     PathText,
+    StoredType,
     StrictModel,
     Whole,
     no_truth,
@@ -65,9 +67,9 @@ class Generate(StrictModel):
     )
     phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
     seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")
-    noise: Literal["philox", "published"] = Field("philox")
+    noise: NoiseName = Field("philox")
     margin: Whole = Field(1, ge=0, le=64, description="patches of background kept around tissue")
-    state: Literal["float32", "float16"] = Field("float32", description="states between phases")
+    state: StoredType = Field("float32", description="states between phases")
     threads: Count = Field(1, description="CPU threads of one slab job")
     gpus: Whole = Field(0, ge=0, le=1, description="GPUs of one slab job")
     memory_mb: Count = Field(

@@ -13,6 +13,7 @@ from teramind.config.values import (
     Number,
     PathText,
     PlaneBox,
+    StoredType,
     StrictModel,
     Text,
     Whole,
@@ -125,7 +126,7 @@ class Train(StrictModel):
         None, gt=0, allow_inf_nan=False, description="time after which a job saves and ends"
     )
     rounds: Count = Field(1, description="jobs of `minutes` that follow each other at most")
-    weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
+    weights: StoredType = Field("float32", description="stored precision")
     licence: Text | None = Field(None, description="licence of the weights")
     threads: Count = Field(2)
     gpus: Whole = Field(0, ge=0, description="GPUs of the job; a process for each")

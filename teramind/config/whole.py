@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,7 @@ from teramind.config.published import (
     Download,
     archive_of,
 )
-from teramind.config.values import PathText, Region, StrictModel, Text, flatten
+from teramind.config.values import Bounds, PathText, Region, StrictModel, Text, flatten
 from teramind.geometry import Layout, Rect, Windows
 from teramind.split import Split, random_split, whole_plane
 
@@ -46,7 +46,7 @@ class Config(StrictModel):
         description="part to generate: [y, x, height, width] in pixels, the same in um from pixel"
         " (0, 0) as {um: [...]}, {tiles: [y, x, rows, columns]} with y, x in pixels, or all",
     )
-    bounds: Literal["volume", "region"] = Field(
+    bounds: Bounds = Field(
         "volume", description="where the state ends: at the volume's edge or the region's"
     )
     network: NetworkSection

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, some
 from teramind.expression.csv_batches import csv_batches, csv_header
 from teramind.expression.sections import section_label
@@ -28,7 +29,7 @@ class MoleculeColumns:
     x: str = "x"
     y: str = "y"
     section: str | None = None
-    units: Literal["um", "pixel"] = "um"
+    units: LengthUnit = "um"
     """Units of x and y."""
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from teramind.config.values import Outside
 from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
@@ -52,7 +53,7 @@ def bin_expression(
     section_spacing_um: float | None = None,
     minimum_overlap: float = 0.5,
     synonyms: Mapping[str, str] | None = None,
-    outside: Literal["error", "skip"] = "error",
+    outside: Outside = "error",
     region: Rect | None = None,
     around: Rect | None = None,
     bounds: Rect | None = None,

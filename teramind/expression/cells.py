@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
+from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, some
 from teramind.expression.h5ad import open_h5ad, read_whole, require_matrix
 from teramind.expression.sections import match_sections, section_label
@@ -45,7 +46,7 @@ class CellSettings:
     """Layer with the counts; None: X."""
     radius_um: float = 5.0
     """Radius of the disc over which a cell's molecules are spread."""
-    units: Literal["um", "pixel"] = "um"
+    units: LengthUnit = "um"
     """Units of the cell centres."""
     origin: tuple[float, float] = (0.0, 0.0)
     """Coordinates (y, x) of the top left corner of pixel (0, 0), in these units."""
