@@ -28,7 +28,8 @@ import yaml
 from teramind.config import parse_config
 from teramind.network import load_network
 from teramind.plan.assume import assume
-from teramind.plan.estimate import JobTimes, estimate
+from teramind.plan.estimate import estimate
+from teramind.plan.times import JobTimes
 from teramind.plan.work import phase_work
 from teramind.units import MEBI
 

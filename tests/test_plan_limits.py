@@ -20,10 +20,10 @@ from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
 from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.network import NetworkSpec
-from teramind.plan.assume import assume
-from teramind.plan.estimate import Assumptions, _dry_run_bytes, estimate, speed
+from teramind.plan.assume import Assumptions, assume
+from teramind.plan.estimate import _dry_run_bytes, estimate
 from teramind.plan.flops import PatchCost, patch_cost
-from teramind.plan.hardware import Hardware, find_hardware, known_hardware
+from teramind.plan.hardware import Hardware, find_hardware, known_hardware, speed
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate

@@ -6,7 +6,10 @@ from teramind.gene_features import GENE_BYTES
 from teramind.geometry import BIN, Layout, Rect
 from teramind.network import NetworkSpec
 from teramind.phase_plane import band_height
+from teramind.plan import rates
 from teramind.plan.flops import PatchCost
+from teramind.plan.hardware import Hardware
+from teramind.units import MEBI
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -68,6 +71,20 @@ def job_bytes(
         frame = computed.grown(spec.half)
         found.append(work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace))
     return max(found)
+
+
+def process_bytes(hardware: Hardware, cost: PatchCost) -> int:
+    """Memory of a job's process with the network loaded; from `rates` where it was not measured."""
+    if hardware.process_mib is not None:
+        return int(hardware.process_mib * MEBI)
+    return int(rates.PROCESS_MIB * MEBI) + FLOAT * cost.weights
+
+
+def workspace_bytes(hardware: Hardware, cost: PatchCost) -> int:
+    """Memory of the network's kernels beside it; from `rates` where it was not measured."""
+    if hardware.workspace_mib is not None:
+        return int(hardware.workspace_mib * MEBI)
+    return rates.WORKSPACE_PATCHES * cost.feature_bytes
 
 
 def _area(rect: Rect) -> int:

@@ -50,6 +50,18 @@ def wanted_work(layout: Layout, wanted: Sequence[Mask] | None) -> int:
     return patches * layout.steps
 
 
+def drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
+    """Sections times slabs that hold anything but background."""
+    last, p, drawn = layout.phases - 1, layout.patch, 0
+    for slab in layout.slabs(last):
+        rows, cols = layout.core(slab, last).within(layout.bounds)
+        place = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
+        for window in layout.windows_of(slab):
+            if wanted is None or wanted[window][place].any():
+                drawn += len(layout.windows.kept(window))
+    return drawn
+
+
 def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> PhaseWork:
     """Count the work of every slab of a phase.
 
