@@ -69,7 +69,6 @@ def make_data(folder: Path, network: Network, edge: int) -> tuple[Path, NDArray[
     raster = folder / "raster.zarr"
     bin_expression(
         source=folder / "molecules.parquet",
-        kind="molecules",
         raster_path=raster,
         panel=list(spec.panel),
         sections=spec.images,

@@ -268,7 +268,7 @@ def test_a_drawn_test_part_must_share_pixels_with_the_region():
 def test_cells_may_name_their_column_of_gene_names():
     asked = {"kind": "cells", "source": "c.h5ad", "section": "slice", "gene": "symbol"}
     config = parse_config(config_with() | {"expression": asked})
-    assert reader_settings(config.expression).gene_key == "symbol"
+    assert reader_settings(config.expression).gene == "symbol"
 
 
 def test_a_number_that_yaml_takes_for_text_is_one():

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, some
 from teramind.expression.csv_batches import csv_batches, csv_header
 from teramind.expression.sections import section_label
@@ -29,8 +28,6 @@ class MoleculeColumns:
     x: str = "x"
     y: str = "y"
     section: str | None = None
-    units: LengthUnit = "um"
-    """Units of x and y."""
 
     @property
     def names(self) -> tuple[str, ...]:

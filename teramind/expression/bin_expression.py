@@ -6,12 +6,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from teramind.config.values import Outside
-from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
@@ -30,11 +29,6 @@ from teramind.files import atomic_path
 from teramind.geometry import Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
-_SETTINGS: dict[str, type[Settings]] = {
-    "molecules": MoleculeSettings,
-    "cells": CellSettings,
-    "tiles": TileSettings,
-}
 
 _PROGRESS_SECONDS = 5.0
 
@@ -42,13 +36,12 @@ _PROGRESS_SECONDS = 5.0
 def bin_expression(
     *,
     source: Path | str,
-    kind: Literal["molecules", "cells", "tiles"],
     raster_path: Path | str,
     panel: Sequence[str],
     sections: int,
     extent: Rect | None,
     panel_table_path: Path | str,
-    settings: Settings | None = None,
+    settings: Settings,
     pixel_size_um: float | None = None,
     section_spacing_um: float | None = None,
     minimum_overlap: float = 0.5,
@@ -61,8 +54,8 @@ def bin_expression(
     """Bin a data set into a raster and write the panel table (TSV); return the numbers.
 
     `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
-    volume, around which the extent holds what drawing it reads; None the extent. `settings` is the
-    dataclass of the kind, None its defaults. `minimum_overlap` is the fraction of panel genes the
+    volume, around which the extent holds what drawing it reads; None the extent. `settings` say
+    what the data are and how to read them. `minimum_overlap` is the fraction of panel genes the
     data must have. `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of
     molecules outside the bounds. `region` is what will be generated, in pixels; tiles must cover
     it, where one is missing by their neighbours' frames, and other data overlap it. Of tiles only
@@ -72,7 +65,6 @@ def bin_expression(
     path = Path(source)
     data = _open(
         path,
-        kind,
         settings,
         panel=panel,
         sections=sections,
@@ -134,20 +126,14 @@ def _numbers(
 
 def _open(
     path: Path,
-    kind: str,
-    settings: Settings | None,
+    settings: Settings,
     *,
     panel: Sequence[str],
     sections: int,
     pixel_size_um: float | None,
     around: Rect | None,
 ) -> Source:
-    """Return the reader of a kind, its sections matched."""
-    if kind not in _SETTINGS:
-        raise UserError(f"kind {kind!r} of expression data: {', '.join(_SETTINGS)} expected")
-    settings = settings or _SETTINGS[kind]()
-    if not isinstance(settings, _SETTINGS[kind]):
-        raise TypeError(f"{type(settings).__name__} given for {kind}")
+    """Return the reader that the settings are for, its sections matched."""
     if isinstance(settings, TileSettings):
         return ExpressionTiles(
             path, settings=settings, panel=panel, sections=sections, around=around

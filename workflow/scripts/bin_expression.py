@@ -11,7 +11,6 @@ with job(snakemake) as config:
     names = config.expression.synonyms
     summary = bin_expression(
         source=config.source_path,
-        kind=config.expression.kind,
         raster_path=snakemake.output.raster,
         panel=panel_of(config, snakemake.input.panel),
         sections=config.plane.sections,
