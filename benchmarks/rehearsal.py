@@ -37,7 +37,7 @@ from teramind.network import Network, NetworkSpec
 from teramind.network.unet import Encoded
 from teramind.slab import generate_slab
 from teramind.stitch import stitch_slab
-from teramind.volume import build_pyramid, create_volume
+from teramind.volume import VolumeLayout, build_pyramid, create_volume
 from teramind.wsi import export_section
 
 ROOT = Path(__file__).parents[1]
@@ -213,12 +213,14 @@ def _run_slabs(config: Config, folder: Path, meter: Meter) -> int:
     layout, peak = config.layout(), 0
     create_volume(
         folder / "volume.zarr",
-        shape=(2, 2, layout.region.height, layout.region.width),
-        slab=layout.slab,
-        pixel_size_um=0.12,
-        section_spacing_um=200,
-        stains=config.network.stains,
-        attributes={},
+        VolumeLayout(
+            shape=(2, 2, layout.region.height, layout.region.width),
+            slab=layout.slab,
+            pixel_size_um=0.12,
+            section_spacing_um=200,
+            stains=config.network.stains,
+            attributes={},
+        ),
     )
 
     def state(slab: Slab, phase: int) -> Path:

@@ -16,7 +16,7 @@ from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report.facts import verdicts
-from teramind.volume import create_volume, write_slab
+from teramind.volume import VolumeLayout, create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS = 96, 128, 2
 FIELD = Rect(0, 0, HEIGHT, WIDTH)
@@ -39,12 +39,14 @@ def files(tmp_path):
         volume = tmp_path / "volume.zarr"
         create_volume(
             volume,
-            shape=generated.shape,
-            slab=max(generated.shape),
-            pixel_size_um=0.5,
-            section_spacing_um=10.0,
-            stains=("DAPI", "PolyT")[: len(generated)],
-            attributes={"first_section": section, "first_pixel": corner},
+            VolumeLayout(
+                shape=generated.shape,
+                slab=max(generated.shape),
+                pixel_size_um=0.5,
+                section_spacing_um=10.0,
+                stains=("DAPI", "PolyT")[: len(generated)],
+                attributes={"first_section": section, "first_pixel": corner},
+            ),
         )
         write_slab(volume, voxels=generated, z=0, y=0, x=0)
         if molecules is None:

@@ -24,7 +24,7 @@ from teramind.report.measures import measures_figure
 from teramind.report.pictures import Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
 from teramind.report.sections import evenly_chosen
-from teramind.volume import build_pyramid, create_volume, write_slab
+from teramind.volume import VolumeLayout, build_pyramid, create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS, SLAB = 96, 160, 2, 64
 SQUARE = Rect(16, 112, 32, 32)
@@ -75,12 +75,14 @@ def make_run(folder, *, height=HEIGHT, width=WIDTH, sections=SECTIONS, slab=SLAB
     volume = folder / f"volume {EVIL.replace('/', '')}.zarr"
     create_volume(
         volume,
-        shape=voxels.shape,
-        slab=slab,
-        pixel_size_um=0.5,
-        section_spacing_um=10.0,
-        stains=("DAPI", "PolyT"),
-        attributes={"first_section": 0, "first_pixel": [0, 0]},
+        VolumeLayout(
+            shape=voxels.shape,
+            slab=slab,
+            pixel_size_um=0.5,
+            section_spacing_um=10.0,
+            stains=("DAPI", "PolyT"),
+            attributes={"first_section": 0, "first_pixel": [0, 0]},
+        ),
     )
     for y in range(0, height, slab):
         for x in range(0, width, slab):

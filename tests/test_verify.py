@@ -10,7 +10,7 @@ from teramind.__main__ import main
 from teramind.errors import UserError
 from teramind.files import write_json
 from teramind.verify import require_section, verify
-from teramind.volume import build_pyramid, create_volume, write_slab
+from teramind.volume import VolumeLayout, build_pyramid, create_volume, write_slab
 from teramind.volume.metadata import read_metadata
 
 SLAB = 128
@@ -26,12 +26,14 @@ def whole(tmp_path_factory):
     volume = folder / "volume.zarr"
     create_volume(
         volume,
-        shape=(2, 2, SIZE, SIZE),
-        slab=SLAB,
-        pixel_size_um=0.5,
-        section_spacing_um=10,
-        stains=("DAPI", "PolyT"),
-        attributes={},
+        VolumeLayout(
+            shape=(2, 2, SIZE, SIZE),
+            slab=SLAB,
+            pixel_size_um=0.5,
+            section_spacing_um=10,
+            stains=("DAPI", "PolyT"),
+            attributes={},
+        ),
     )
     write_json(folder / "layout.json", {"metadata": read_metadata(volume)})
     rng = np.random.default_rng(0)

@@ -45,7 +45,7 @@ from teramind.slab import generate_slab
 from teramind.state import SavedStates, save_states
 from teramind.stitch import stitch_slab
 from teramind.volume import create_volume, read_volume, verify_shards, volume_layout
-from teramind.volume.planned import volume_settings
+from teramind.volume.planned import planned_volume
 
 KEPT = ("volume/volume.zarr/**/*", "volume/receipts/*", "volume/pyramid/*", "wsi/*")
 """Results whose bytes depend on the input alone."""
@@ -367,7 +367,7 @@ def generated(config, folder, **inputs):
 
 def stitched(config, states, *, volume, **inputs):
     """The receipts of slabs whose state files are given, in a new volume, without Snakemake."""
-    create_volume(volume, **volume_settings(config))
+    create_volume(volume, planned_volume(config))
     return [
         stitch_slab(
             config,

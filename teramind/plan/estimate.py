@@ -19,7 +19,7 @@ from teramind.plan.work import drawn_slabs, phase_work, wanted_work
 from teramind.solver import SOLVERS
 from teramind.units import MEBI
 from teramind.volume import VolumeLayout
-from teramind.volume.planned import volume_settings
+from teramind.volume.planned import planned_volume
 
 SIMULATED = 2
 """Stacks of windows whose course is followed; those after them repeat it."""
@@ -120,7 +120,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
     network, other = times.network(), times.others()
     drawn = drawn_slabs(layout, given.wanted)
     jobs = jobs_per_rule(config)
-    volume = VolumeLayout(**volume_settings(config))
+    volume = planned_volume(config)
     voxels = int(np.prod(volume.shape))
     wanted = wanted_work(layout, given.wanted)
     everything = wanted_work(layout, None)
