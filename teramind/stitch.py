@@ -15,7 +15,7 @@ from teramind.state import SavedStates, load_parts, load_state, to_grey
 from teramind.volume import write_slab
 
 State: TypeAlias = NDArray[np.floating]
-"""Of one window, (stain z, y, x), or a piece of it."""
+"""State of one window, (stain z, y, x), or a piece of it."""
 
 
 def stitch_slab(

@@ -31,8 +31,8 @@ PART_UM = 25.0
 """Smallest edge of a part: several nuclei, or two wavelengths of the images' texture."""
 
 ENOUGH_PARTS = 30
-"""With as many, larger parts are worth more than more of them. At most four times as many are
-kept, which bounds the memory, whatever the area."""
+"""From this number on, parts are made larger rather than more numerous. At most four times as many
+are kept, which bounds the memory, whatever the area."""
 
 FEWEST_PARTS = 16
 """With fewer, drawing them again says nothing of chance."""

@@ -56,7 +56,7 @@ def bin_expression(
     `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
     volume, around which the extent holds what drawing it reads; None the extent. `settings` say
     what the data are and how to read them. `minimum_overlap` is the fraction of panel genes the
-    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of
+    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` accepts 1 % of
     molecules outside the bounds. `region` is what will be generated, in pixels; tiles must cover
     it, where one is missing by their neighbours' frames, and other data overlap it. Of tiles only
     those that reach `around` are read, by default all.

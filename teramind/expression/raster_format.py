@@ -21,7 +21,7 @@ BLOCK = 64
 """Edge of one block in bins."""
 
 VERSION = 1
-"""Of the format; the attribute `version`."""
+"""Version of the format; the attribute `version`."""
 
 LOST = int(np.iinfo(np.uint16).max)
 """Fill value of `bin` and `gene`: no entry has it."""

@@ -71,7 +71,7 @@ def _undisked(config: Config) -> Iterator[str]:
 
 
 def _noise_seconds(config: Config) -> float:
-    """Of published noise: each window of the first phase draws its tiles for all sections."""
+    """Seconds of published noise: in the first phase each window draws tiles of all sections."""
     layout = config.layout()
     drawn = 0
     for slab in layout.slabs(0):

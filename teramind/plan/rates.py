@@ -7,7 +7,7 @@ SECONDS_PER_JOB = 6.5e-3
 DRY_RUN_MIB, DRY_RUN_MIB_PER_JOB = 217.0, 0.022
 """Memory of the process that holds the graph of jobs: by itself, and for each of them."""
 STARTUP_SECONDS = 10.0
-"""A slab's job before its first patch where nothing was measured: imports, weights, queue."""
+"""Until the first patch of a slab job where nothing was measured: imports, weights, queue."""
 PROCESS_MIB = 600.0
 """Memory of a process with torch, its weights not counted, where nothing was measured."""
 

@@ -120,7 +120,7 @@ class RandomWindows(ABC, Generic[AnyCut]):
 
     def _noise(self, step: int, window: int) -> np.ndarray:
         """Noise of one window of a step, (stain z, W, W)."""
-        rng = np.random.default_rng((self.seed, step, 1 + window))  # a last 0 would not be heard
+        rng = np.random.default_rng((self.seed, step, 1 + window))  # a last 0 would not change it
         return rng.standard_normal((self.spec.channels, self.size, self.size), dtype=np.float32)
 
     @abstractmethod

@@ -133,7 +133,12 @@ class Trainer:
         return found
 
     def run(self) -> Network:
-        """Train to the last step, or until the job has to end; return the averaged network."""
+        """Train to the last step, or until the job has to end; return the averaged network.
+
+        Raises:
+            UserError: when the job is asked to end before the last step, windows cannot be read, or
+                too many gradients in a row are not finite.
+        """
         saved = started = time.monotonic()
         interrupted = False
         self.network.train()

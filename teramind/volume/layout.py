@@ -42,7 +42,7 @@ class VolumeLayout:
     origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
     attributes: Mapping[str, Any]
     dtype: str = "uint8"
-    """Of the voxels: uint8 grey levels, or float32 values."""
+    """Type of the voxels: uint8 grey levels, or float32 values."""
     colours: tuple[str, ...] = ()
     """RRGGBB of each channel; by default those of the stains."""
     white: float = 255.0
