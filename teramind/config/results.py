@@ -44,9 +44,9 @@ def other_settings(config: Config) -> list[str]:
         UserError: when the record is not readable.
     """
     made = _record(config, "config")
-    return (
-        [] if made is None else differences(flatten(made), flatten(config.model_dump(mode="json")))
-    )
+    if made is None:
+        return []
+    return differences(flatten(made), flatten(config.model_dump(mode="json")))
 
 
 RECORDS = {"provenance.json", "plan.json", "plan.txt", "logs", "benchmarks", "download"}
@@ -78,7 +78,7 @@ def refuse_other_results(config: Config) -> None:
 
 
 def _record(config: Config, part: str) -> dict[str, Any] | None:
-    """A part of the record of the run that made the results; the run goes on to read all three."""
+    """A part of the record of the run that made the results, None without one; it must hold all."""
     provenance = Path(config.results, "provenance.json")
     if not provenance.is_file():
         return None
