@@ -118,6 +118,7 @@ def write_records(folder):
             "attention": {"regions": "regions.geojson"},
         },
         "inputs": {"molecules.parquet": "0a1b"},
+        "later": [{"revision": "c0ffee", "versions": {"torch": "9.9"}}],
     }
     (folder / "provenance.json").write_text(json.dumps(record))
     rows = ["Gad1\texact\tGad1\t40", f"{EVIL}\tmissing\t\t0", "\textra\tZfp9\t3"]
@@ -287,6 +288,7 @@ def test_genes_are_accounted_for(plain):
 def test_settings_are_listed(plain):
     assert plain.text.count("generate.steps 15") == 1
     assert "generate.region not set" in plain.text and "molecules.parquet 0a1b" in plain.text
+    assert "later.1.revision c0ffee later.1.versions.torch 9.9" in plain.text
 
 
 def test_a_bright_square_appears_at_its_place(plain):
