@@ -1,6 +1,8 @@
 """Verification: every damaged shard is named, and only the records that do not hold are removed."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from teramind.__main__ import main
 from teramind.errors import UserError
-from teramind.files import write_json
+from teramind.files import digest, write_json
 from teramind.verify import require_section, verify
 from teramind.volume import build_pyramid, create_volume, write_slab
 from teramind.volume.metadata import read_metadata
@@ -93,6 +95,29 @@ def test_every_kind_of_damage_is_named_in_one_line(results):
     assert any(line.startswith(f"{volume}/0/c/0/0/0/0 should be absent") for line in lines)
     assert summary.startswith("4 of 27 records do not hold: ")
     assert snapshot(results) == before
+
+
+def test_a_shard_that_cannot_be_read_is_named_beside_the_others(results, monkeypatch):
+    volume = results / "volume/volume.zarr"
+    (volume / "0/c/0/0/1/2").unlink()
+    (volume / "0/c/0/0/1/3").unlink()
+    (volume / "0/c/0/0/1/3").mkdir()
+    ill = volume / "1/c/0/1/2/2"
+
+    def read(path):
+        if path == ill:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # as a disk does, without a name
+        return digest(path)
+
+    monkeypatch.setattr("teramind.volume.shards.digest", read)
+    *lines, _ = faults(results)
+    assert sorted(line.removeprefix(f"{volume}/") for line in lines) == [
+        "0/c/0/0/1/2 is missing",
+        "0/c/0/0/1/3 cannot be read: Is a directory",
+        "1/c/0/1/2/2 cannot be read: Input/output error",
+    ]
+    with pytest.raises(UserError, match="3 of 27 records do not hold: removed"):
+        verify(results, repair=True, threads=2)
 
 
 def test_any_flipped_bit_of_any_shard_is_found(results):

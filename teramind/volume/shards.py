@@ -84,12 +84,17 @@ def read_volume(
 
 
 def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Compare shards with their records; one line for each that is missing or differs."""
+    """Compare shards with their records; a line for each missing, different or unreadable one."""
     lines = []
     for wanted in records:
-        found = _record(path, wanted["path"])
+        shard = Path(path) / wanted["path"]
+        try:
+            found = _record(path, wanted["path"])
+        except OSError as error:
+            lines.append(f"{shard} cannot be read: {error.strerror}")
+            continue
         if found != wanted:
-            lines.append(f"{Path(path) / wanted['path']} {_fault(found, wanted)}")
+            lines.append(f"{shard} {_fault(found, wanted)}")
     return lines
 
 
