@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -35,18 +36,24 @@ def whole(tmp_path_factory):
         stains=("DAPI", "PolyT"),
         attributes={},
     )
-    write_json(folder / "layout.json", {"metadata": read_metadata(volume)})
-    rng = np.random.default_rng(0)
-    for row in range(5):
-        for col in range(5):
+    write_json(folder / "layout.json", {"metadata": read_metadata(volume, root=volume)})
+    draw(folder)
+    return results
+
+
+def draw(folder):
+    """What a run does: the slabs and pyramids that have no record."""
+    volume = folder / "volume.zarr"
+    for row, col in product(range(5), range(5)):
+        name = f"w00_r{row:02d}_c{col:02d}"
+        if not (receipt := folder / f"receipts/{name}.json").exists():
+            rng = np.random.default_rng([row, col])
             voxels = rng.integers(0, 255, (2, 2, SLAB, SLAB), np.uint8) * np.uint8(col > 1)
             shards = write_slab(volume, voxels=voxels, z=0, y=row * SLAB, x=col * SLAB)
-            name = f"w00_r{row:02d}_c{col:02d}"
-            write_json(folder / f"receipts/{name}.json", {"slab": name, "shards": shards})
+            write_json(receipt, {"slab": name, "shards": shards})
     for z in range(2):
-        record = {"section": z, "shards": build_pyramid(volume, z=z)}
-        write_json(folder / f"pyramid/{z:03d}.json", record)
-    return results
+        if not (record := folder / f"pyramid/{z:03d}.json").exists():
+            write_json(record, {"section": z, "shards": build_pyramid(volume, z=z)})
 
 
 @pytest.fixture
@@ -144,6 +151,23 @@ def test_metadata_are_compared_and_written_as_they_were(results, name, content):
     assert "are as they were written" in verify(results, repair=False, threads=1)
 
 
+def test_a_volume_that_is_gone_is_drawn_again_after_the_repair(results):
+    whole = snapshot(results)
+    shutil.rmtree(results / "volume/volume.zarr")
+    with pytest.raises(UserError, match="3 metadata files: written as they were"):
+        verify(results, repair=True, threads=2)
+    draw(results / "volume")
+    assert snapshot(results) == whole
+
+
+def test_metadata_are_compared_before_there_is_any_record(results):
+    for folder in ("receipts", "pyramid", "volume.zarr"):
+        shutil.rmtree(results / "volume" / folder)
+    with pytest.raises(UserError, match="3 metadata files: written as they were"):
+        verify(results, repair=True, threads=1)
+    assert faults(results)[0].startswith(f"{results}: no record of any shard")
+
+
 def test_repair_removes_the_records_that_do_not_hold_and_no_other(results):
     volume = results / "volume/volume.zarr"
     flip(volume / "0/c/0/0/1/2")
@@ -208,5 +232,5 @@ def test_a_volume_without_records_does_not_pass(results):
 
 
 def test_a_folder_without_a_volume_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no volume here"):
+    with pytest.raises(UserError, match="no record of a volume here; name a results folder"):
         verify(tmp_path, repair=True, threads=1)

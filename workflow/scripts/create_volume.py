@@ -12,5 +12,6 @@ with job(snakemake) as config:
 
     volume = Path(snakemake.params.volume)
     made = create_volume(volume, **volume_settings(config))
-    record = {"shape": made.shape, "levels": made.levels, "metadata": read_metadata(volume)}
+    metadata = read_metadata(volume, root=volume)
+    record = {"shape": made.shape, "levels": made.levels, "metadata": metadata}
     write_json(snakemake.output[0], record)
