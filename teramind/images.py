@@ -89,13 +89,28 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
     return images
 
 
-def require_plane(images: zarr.Array, plane: Rect, *, path: str | Path, tolerance: int) -> None:
-    """Refuse images (c, z, y, x) that end elsewhere than the plane, by `tolerance` pixels or more.
+def require_plane(
+    images: zarr.Array, plane: Rect, *, sections: int, path: str | Path, tolerance: int
+) -> None:
+    """Refuse images (c, z, y, x) of another plane; they may lack the last of its sections.
+
+    Args:
+        images: what `open_images` opened.
+        plane: in pixels.
+        sections: of the plane.
+        path: of the images.
+        tolerance: pixels from which on edges of images and plane lie apart.
 
     Raises:
-        UserError: when they do: the pixel size is wrong, or they show something else.
+        UserError: when they end elsewhere, because the pixel size is wrong or they show something
+            else; or when they hold more sections, such as the focal planes of one.
     """
-    height, width = images.shape[2:]
+    found, height, width = images.shape[1:]
+    if found > sections:
+        raise UserError(
+            f"{path}: {found} sections, but plane.sections is {sections}; images and expression "
+            "must show the same: give the images of these sections alone"
+        )
     if max(abs(height - plane.bottom), abs(width - plane.right)) >= tolerance:
         raise UserError(
             f"{path}: {height} x {width} pixels, but the plane ends at {plane.bottom} x "

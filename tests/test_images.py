@@ -1,5 +1,7 @@
 """Real images reach the network's pixel size exactly, or are refused with a reason."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.errors import UserError
-from teramind.images import open_images, resample_images
+from teramind.geometry import Rect
+from teramind.images import open_images, require_plane, resample_images
 
 STAINS = ("DAPI", "PolyT")
 
@@ -379,6 +382,31 @@ def test_a_place_without_an_array_is_not_opened(tmp_path):
     for name in ("absent.zarr", "group.zarr"):
         with pytest.raises(UserError, match=f"{name}: no Zarr array there"):
             open_images(tmp_path / name, STAINS)
+
+
+@pytest.mark.parametrize("sections", [2, 3])
+def test_images_may_lack_sections_of_the_plane(sections):
+    images = zarr.array(pixels(2, 2, 40, 60))
+    require_plane(images, Rect(0, 0, 40, 60), sections=sections, path="images", tolerance=32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ((2, 7, 40, 60), "7 sections, but plane.sections is 2"),
+        ((2, 2, 72, 60), "72 x 60 pixels, but the plane ends at 40 x 60"),
+    ],
+)
+def test_images_of_another_plane_are_refused(shape, fault):
+    """Seven focal planes of one section are no seven sections: six would be compared with none."""
+    with pytest.raises(UserError, match=f"^images: {re.escape(fault)}; images and expression must"):
+        require_plane(
+            zarr.array(pixels(*shape)),
+            Rect(0, 0, 40, 60),
+            sections=2,
+            path="images",
+            tolerance=32,
+        )
 
 
 def test_the_real_dentate_gyrus_comes_to_its_true_resolution(shared, tmp_path):

@@ -341,6 +341,18 @@ def test_the_verdict_follows_the_numbers(tmp_path):
     assert "better in 2 of 2 sections" in text and "better in 0 of 2 sections" in text
 
 
+def test_sections_that_the_real_images_lack_are_counted(tmp_path, full):
+    run = make_run(tmp_path)
+    optional = extras(tmp_path, run)
+    scores = json.loads(optional["evaluation"].read_text())
+    scores["sections"] = [row for row in scores["sections"] if row["section"] == 0]
+    optional["evaluation"].write_text(json.dumps(scores))
+    write_report(tmp_path / "r.html", **run, **optional)
+    told = "1 of 2 sections are compared; the real images lack the others."
+    assert told in Page((tmp_path / "r.html").read_text()).text
+    assert "sections are compared" not in full.text
+
+
 def test_without_nuclei_the_figure_has_no_row_of_them(tmp_path):
     """Of a volume without DAPI none are found."""
     optional = extras(tmp_path, make_run(tmp_path))

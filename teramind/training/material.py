@@ -150,7 +150,9 @@ class OwnImages:
         """Images and raster, opened and compared with the plane."""
         path, plane, network = self.files.images, self.config.plane, self.config.network
         images = open_images(path, network.stains)
-        require_plane(images, plane.rect, path=path, tolerance=network.patch)
+        require_plane(
+            images, plane.rect, sections=plane.sections, path=path, tolerance=network.patch
+        )
         return PairedImages(images, Raster.open(self.files.raster))
 
 

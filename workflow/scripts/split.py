@@ -9,7 +9,7 @@ with job(snakemake) as config:
     from teramind.report.split import draw_split
 
     split, images = config.split(), open_images(snakemake.input[0], config.network.stains)
-    path, tolerance = snakemake.input[0], config.network.patch
-    require_plane(images, config.plane.rect, path=path, tolerance=tolerance)
+    path, plane, tolerance = snakemake.input[0], config.plane, config.network.patch
+    require_plane(images, plane.rect, sections=plane.sections, path=path, tolerance=tolerance)
     draw_split(split, images, Path(snakemake.output.picture))
     split.write(Path(snakemake.output.parts))
