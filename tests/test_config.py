@@ -507,3 +507,12 @@ def test_a_region_means_the_same_in_pixels_um_and_tiles(region, pixels):
     assert config.layout() == parse_config(config_with(region=pixels, **plane)).layout()
     assert config.identity()["region"] == pixels
     assert (config.expression_read is None) == (region == "all")
+
+
+def test_all_expression_is_read_where_there_are_real_images_to_learn_from():
+    """Training and the regression would see the region and its surroundings alone."""
+    region = {"region": [0, 0, 32, 32]}
+    assert parse_config(config_with(**region)).expression_read
+    for changes in ({}, TRAINING):
+        asked = config_with(**region, **changes, reference__images="i")
+        assert parse_config(asked).expression_read is None
