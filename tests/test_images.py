@@ -248,13 +248,19 @@ def test_ome_zarr_is_read_like_ome_tiff(tmp_path, version):
     np.testing.assert_array_equal(found, block_mean(a[::-1], 2))
 
 
-def test_ome_zarr_may_have_one_time_point(tmp_path):
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda path, a: write(path, a, "TCZYX"),
+        lambda path, a: write_zarr(path, a, version="0.4", axes="tczyx"),
+    ],
+    ids=["OME-TIFF", "OME-Zarr"],
+)
+def test_an_image_may_have_one_time_point(tmp_path, made):
     a = pixels(2, 1, 40, 60)
-    source = write_zarr(tmp_path / "a.zarr", a[None], version="0.4", axes="tczyx")
-    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
-    more = np.repeat(a[None], 2, 0)
-    source = write_zarr(tmp_path / "b.zarr", more, version="0.4", axes="tczyx")
-    assert refusal(source).endswith("has 2 time points; needs one")
+    np.testing.assert_array_equal(resample(made(tmp_path / "one", a[None])), block_mean(a, 2))
+    two = made(tmp_path / "two", np.repeat(a[None], 2, 0))
+    assert refusal(two).endswith("has 2 time points; needs one")
 
 
 def test_a_scale_of_all_levels_of_an_ome_zarr_is_applied_after_that_of_its_own(tmp_path):
