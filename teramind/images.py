@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def resample_images(
 
 
 def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
-    """Open what `resample_images` wrote. Raises UserError when it is something else."""
+    """Open what `resample_images` wrote. Raises UserError when it is something else, or in part."""
     with foreign(f"images {path}: no Zarr array there"):
         images = zarr.open_array(Path(path), mode="r", zarr_format=3)
     sound = images.ndim == 4 and 0 not in images.chunks and images.dtype == np.uint8
@@ -86,7 +87,18 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
             f"images {path}: {images.dtype} {images.shape}; needs uint8 (c, z, y, x) with "
             f"c = {len(stains)} ({', '.join(stains)})"
         )
+    if missing := next(_missing(images, Path(path)), None):
+        raise UserError(f"images {path}: {missing} is missing; remove all of it and run again")
     return images
+
+
+def _missing(images: zarr.Array, path: Path) -> Iterator[str]:
+    """Names of files that an array lacks; Zarr would read zeros there, which are black."""
+    pieces = zip(images.shape, images.shards or images.chunks, strict=True)
+    for place in product(*(range(-(-length // piece)) for length, piece in pieces)):
+        name = images.metadata.encode_chunk_key(place)
+        if not (path / name).exists():
+            yield name
 
 
 def require_plane(
@@ -146,6 +158,7 @@ def _write(
         shards=(1, 1, *shard),
         dtype="uint8",
         compressors=ZstdCodec(level=1),
+        config={"write_empty_chunks": True},  # so that a file that is lost is not taken for black
     )
     for c, (channel, level) in enumerate(white.items()):
         least, largest = 255, 0

@@ -369,6 +369,17 @@ def test_resampled_images_are_opened_again(tmp_path):
     np.testing.assert_array_equal(images[:], found)
 
 
+def test_a_lost_file_is_not_taken_for_a_black_section(tmp_path):
+    """A section that is black has its file, too."""
+    a = pixels(2, 3, 40, 60)
+    a[:, 1] = 0
+    resample(write(tmp_path / "a.ome.tif", a))
+    assert not open_images(tmp_path / "out.zarr", STAINS)[:, 1].any()
+    (tmp_path / "out.zarr/c/1/2/0/0").unlink()
+    with pytest.raises(UserError, match=r"out\.zarr: c/1/2/0/0 is missing; remove all of it and"):
+        open_images(tmp_path / "out.zarr", STAINS)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "fault"),
     [
