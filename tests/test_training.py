@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,28 @@ def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
     assert [trainer.step for trainer in looks] == [1, 2, 3]
     assert jobs == 3
     np.testing.assert_allclose(trainer.losses, whole.losses, rtol=1e-6)
+
+
+def test_training_goes_on_between_looks_that_take_long(windows, tiny_spec, tmp_path, monkeypatch):
+    """By a clock on which a step takes a minute and a look ten, with five between looks."""
+    minutes, looks = [0], []
+
+    class Slow:
+        batch = windows.batch
+
+        def __call__(self, step, share=ALL):
+            minutes.append(1)
+            return windows(step, share)
+
+    def look(trainer):
+        minutes.append(10)
+        looks.append(trainer.step)
+
+    clock = SimpleNamespace(monotonic=lambda: 60 * sum(minutes))
+    monkeypatch.setattr("teramind.training.trainer.time", clock)
+    settings = dataclasses.replace(SETTINGS, steps=15, save_minutes=5)
+    Trainer(tiny_spec, Slow(), settings, tmp_path, watch=look).run()
+    assert len(looks) > 2 and min(np.diff(looks)) > 1
 
 
 def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):

@@ -130,7 +130,7 @@ class Trainer:
                     self._report((now - started) / (self.step - self.first))
                 if now - saved > 60 * self.settings.save_minutes and not self.finished:
                     self._look_and_save()
-                    saved = now
+                    saved = time.monotonic()  # a look may take longer than save_minutes
             if self.finished or not end.asked:
                 self._look_and_save()
             elif self.team.leads:  # who asks to end soon kills
