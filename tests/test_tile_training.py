@@ -85,14 +85,26 @@ def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(projec
 
 def test_processes_have_minutes_to_save_when_they_are_asked_to_end(project, monkeypatch):
     """A step on CPUs or a large state takes longer than the 30 seconds that torchrun grants."""
+    train_in_two_processes(project, monkeypatch, 'echo "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > granted')
+    assert int((project.folder / "granted").read_text()) >= 120
+
+
+def test_all_that_processes_find_wrong_is_said_once(project, monkeypatch):
+    said = "echo error: one; echo error: other; echo error: one"
+    with pytest.raises(UserError) as error:
+        train_in_two_processes(project, monkeypatch, f"({said}) > log; exit 1")
+    assert str(error.value).splitlines() == ["one", "other"]
+
+
+def train_in_two_processes(project, monkeypatch, script):
+    """Train with a shell script in the place of torchrun."""
     monkeypatch.chdir(project.folder)
     python = project.folder / "python"
-    python.write_text('#!/bin/sh\necho "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > granted\n')
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     project.configure(**project.values | {"train__gpus": 2, "train__batch": 2})
     run_training(project.config, project.values, threads=1, log=project.folder / "log")
-    assert int((project.folder / "granted").read_text()) >= 120
 
 
 def test_the_other_mouse_changes_nothing_that_is_learned(project, monkeypatch):
