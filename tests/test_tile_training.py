@@ -1,6 +1,7 @@
 """A config names published training tiles; the mouse that is left out only validates."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from teramind.errors import UserError
 from teramind.network import NetworkSpec, load_network
 from teramind.provenance import write_provenance
 from teramind.training.launch import run_training
-from teramind.training.material import TrainingFiles, open_material
+from teramind.training.material import TrainingFiles, open_material, sizes_digest
 from teramind.training.recipe import train_from_config
 
 PANEL = ("c", "a")
@@ -71,6 +72,21 @@ def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(pr
         spec = NetworkSpec(32, 4, ("DAPI", "PolyT"), 2, base=2, embed=8, panel=material.panel)
         found.append(material.windows(spec)(0).counts)
     assert torch.equal(*found) and found[0].any()
+
+
+def test_every_tile_tells_the_data_from_others(project, monkeypatch):
+    """A training that goes on would else notice only a change of the tiles that it cuts first."""
+    monkeypatch.chdir(project.folder)
+    files = TrainingFiles.of(project.config.results)
+
+    def found():
+        return sizes_digest(open_material(project.config, files).paths)
+
+    digests = [found()]
+    for tile in Path().glob("*_[12]/*"):
+        tile.write_bytes(tile.read_bytes() + b" ")
+        digests.append(found())
+    assert len(set(digests)) == len(digests) == 1 + 8
 
 
 def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(project, monkeypatch):

@@ -167,8 +167,10 @@ class PublishedTiles:
         names = getattr(config.expression, "gene_names", None)
         self.names = tuple(read_panel(Path(names))) if names else self.panel
         self.genes = getattr(config.expression, "genes", len(self.names))
-        self.paths = lists = tuple(Path(path) for path in asked.tiles.lists)
-        by_mouse = listed_tiles(list(lists), Path(asked.tiles.folder))
+        lists = [Path(path) for path in asked.tiles.lists]
+        by_mouse = listed_tiles(lists, Path(asked.tiles.folder))
+        listed = (path for pairs in by_mouse.values() for pair in pairs for path in pair)
+        self.paths = (*lists, *listed)
         left_out = asked.tiles.leave_out
         if left_out is not None and left_out not in by_mouse:
             raise UserError(
