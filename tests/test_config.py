@@ -28,6 +28,7 @@ BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"
 REGION = f"{BOX}, {{um: [y, x, height, width]}}, {{tiles: [y, x, rows, columns]}}, or 'all'"
 TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
+TILES = {"train__tiles__folder": "tiles", "train__tiles__lists": ["1.csv"]}
 HUGE = {"plane__height": 1 << 24, "plane__width": 1 << 24, "generate__slab": 1 << 20}
 
 
@@ -222,6 +223,23 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "train.borders: got 2; the published loss has none, leave it out",
         ),
         (
+            TRAINING | TILES | {"reference__images": "i", "reference__holdout": [0, 0, 32, 32]},
+            "reference.holdout: got [0, 0, 32, 32]; keeps nothing of train.tiles from training; "
+            "name the mouse to be drawn in train.tiles.leave_out",
+        ),
+        (
+            TRAINING
+            | TILES
+            | {"train__tiles__leave_out": "1", "reference__images": "i"}
+            | {"reference__split": {"block": 32, "guard": 0}},
+            "reference.split: parts the plane for training, but train.tiles is learned from",
+        ),
+        (
+            {"evaluation__frechet": "efficientnet-lite0"},
+            "evaluation.frechet: got 'efficientnet-lite0'; without reference there are no real "
+            "images to be distant from",
+        ),
+        (
             TRAINING | HUGE | {"reference__images": "i"},
             f"plane: {1 << 24} x {1 << 24} pixels; training takes {1 << 36:,} at most, or tiles "
             "(train.tiles)",
@@ -242,6 +260,12 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
 )
 def test_keys_that_contradict_each_other_are_named(changes, line):
     assert problems(**changes) == [line]
+
+
+def test_a_holdout_beside_tiles_is_unseen_where_its_mouse_is_left_out():
+    held = {"reference__images": "i", "reference__holdout": [0, 0, 32, 32]}
+    config = parse_config(config_with(**TRAINING, **TILES, **held, train__tiles__leave_out="1"))
+    assert config.split().test
 
 
 def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):

@@ -171,7 +171,7 @@ def test_the_record_keeps_up_with_its_inputs(finished, tmp_path):
 
 
 def test_a_volume_may_be_judged_without_a_reference(tmp_path):
-    project = Project(tmp_path, evaluation__frechet="efficientnet-lite0")
+    project = Project(tmp_path, evaluation={"frechet": None})
     jobs = planned(project.run("-n"))
     assert jobs["evaluate"] == 1
     assert jobs["evaluate_section"] == jobs["pyramid"]
