@@ -341,16 +341,19 @@ def test_the_verdict_follows_the_numbers(tmp_path):
     assert "better in 2 of 2 sections" in text and "better in 0 of 2 sections" in text
 
 
-def test_sections_that_the_real_images_lack_are_counted(tmp_path, full):
+def test_what_the_real_images_are_too_few_for_is_named(tmp_path, full):
     run = make_run(tmp_path)
     optional = extras(tmp_path, run)
     scores = json.loads(optional["evaluation"].read_text())
     scores["sections"] = [row for row in scores["sections"] if row["section"] == 0]
+    few = {"stain": "DAPI", "area": "holdout", "tiles": 1, "generated": None, "real": None}
+    scores["frechet"] = [few]
     optional["evaluation"].write_text(json.dumps(scores))
     write_report(tmp_path / "r.html", **run, **optional)
-    told = "1 of 2 sections are compared; the real images lack the others."
-    assert told in Page((tmp_path / "r.html").read_text()).text
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "1 of 2 sections are compared; the real images lack the others." in text
     assert "sections are compared" not in full.text
+    assert "chet distance of DAPI: none, too few tiles of 128 pixels." in text
 
 
 def test_without_nuclei_the_figure_has_no_row_of_them(tmp_path):
