@@ -20,6 +20,7 @@ from teramind.generate import Generator
 from teramind.geometry import Rect, Slab
 from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
+from teramind.network.device import require_bfloat16, where
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
 from teramind.phase_plane import Progress
@@ -68,25 +69,9 @@ def device_for(config: Config) -> str:
     """Where the network runs. Raises UserError when it cannot have the precision asked for."""
     run = config.generate
     device = "cuda" if run.gpus and torch.cuda.is_available() else "cpu"
-    if run.precision == "bfloat16" and device == "cpu" and not has_bfloat16():
-        raise UserError(
-            "generate.precision: bfloat16, but this CPU has no instructions for it and would be "
-            "many times slower than with float32; use float32"
-        )
+    if run.precision == "bfloat16":
+        require_bfloat16(device, key="generate.precision")
     return device
-
-
-def _where(config: Config) -> str:
-    """On what the network runs, in words."""
-    if device_for(config) == "cuda":
-        return f"on {torch.cuda.get_device_name()}"
-    words = f"on the CPU, {torch.get_num_threads()} threads"
-    return words + "; generate.gpus asks for a GPU, torch sees none" * bool(config.generate.gpus)
-
-
-def has_bfloat16() -> bool:
-    """Whether the CPU multiplies matrices of bfloat16 by instructions of its own."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def generate_slab(
@@ -111,7 +96,8 @@ def generate_slab(
         output: state file to write.
     """
     generator = make_generator(config, checkpoint=checkpoint, raster=raster)
-    print(f"slab {slab}, phase {phase + 1}: {_where(config)}", flush=True)
+    here = where(device_for(config), gpus=config.generate.gpus, key="generate.gpus")
+    print(f"slab {slab}, phase {phase + 1}: {here}", flush=True)
     run, layout = run_digest(config, checkpoint=checkpoint, raster=raster), generator.layout
     singles = layout.singles(slab)
 

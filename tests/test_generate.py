@@ -421,7 +421,7 @@ def test_in_bfloat16_the_state_stays_float32_and_the_image_close():
 @pytest.mark.parametrize("able", [True, False])
 def test_bfloat16_is_refused_where_it_would_be_slower(monkeypatch, able):
     config = parse_config(config_with(generate__precision="bfloat16"))
-    monkeypatch.setattr(jobs, "has_bfloat16", lambda: able)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: able)
     if able:
         assert jobs.device_for(config) == "cpu"
         return

@@ -218,7 +218,7 @@ def test_a_machine_without_the_gpu_asked_for_is_said(monkeypatch, gpus, noted):
 
 
 def test_what_a_job_here_would_refuse_is_not_measured(monkeypatch):
-    monkeypatch.setattr("teramind.slab.has_bfloat16", lambda: False)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: False)
     asked = config(generate__precision="bfloat16")
     with pytest.raises(UserError, match=r"^generate\.precision: bfloat16, .* by --hardware$"):
         assume(asked, hardware=None, workers=1)

@@ -61,6 +61,24 @@ def test_a_network_is_learned_from_the_tiles(project, monkeypatch):
     assert validation["step"].tolist() == [3]
 
 
+def test_training_says_where_it_runs(project, monkeypatch, capsys):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    train = project.values["train"] | {"gpus": 1, "steps": 1}
+    train_from_config(parse_config(project.values | {"train": train}))
+    said = capsys.readouterr().out
+    assert said.startswith("training: on the CPU, ")
+    assert "train.gpus asks for 1 GPU, torch sees 0" in said
+
+
+def test_training_in_bfloat16_is_refused_where_it_would_be_slower(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: False)
+    train = project.values["train"] | {"precision": "bfloat16"}
+    with pytest.raises(UserError, match=r"^train\.precision: bfloat16, but this CPU has no"):
+        train_from_config(parse_config(project.values | {"train": train}))
+
+
 def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     (project.folder / "panel.txt").write_text("\n".join(NAMES[:2]))
