@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from teramind.geometry import Rect
+from teramind.geometry import Rect, Windows
+
+NoiseName = Literal["philox", "published"]
 
 PUBLISHED_TILE = 256
 PUBLISHED_COLUMNS = 416
@@ -20,6 +22,13 @@ class Noise(Protocol):
 
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """Noise of `rect` in the image sections given: (stain, z, height, width)."""
+
+
+def make_noise(kind: NoiseName, *, seed: int, stains: int, patch: int, windows: Windows) -> Noise:
+    """The initial noise by its name in the config."""
+    if kind == "published":
+        return PublishedNoise(sections=windows.generated, stains=stains, first=windows.first)
+    return PhiloxNoise(seed=seed, stains=stains, patch=patch)
 
 
 class PhiloxNoise:

@@ -19,14 +19,13 @@ from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import keep_float32
-from teramind.noise import Noise, PhiloxNoise, PublishedNoise
+from teramind.noise import NoiseName, make_noise
 from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
 from teramind.solver import SOLVERS
 from teramind.state import to_grey
 
 Bounds = Literal["volume", "region"]
-NoiseName = Literal["philox", "published"]
 
 
 def generate_region(
@@ -76,14 +75,20 @@ def generate_region(
         raise UserError(f"seed: {seed}; must lie between 0 and 2^64 - 1")
     expression = Raster.open(raster)
     spec = network.spec
-    check_panel(spec, expression.panel, str(raster))
+    spec.require_panel(expression.panel, raster)
     _require_pixels(spec, expression, raster)
     keep_float32()
     wanted, layout = _place(spec, expression, raster, region, bounds, steps)
     generator = Generator(
         network=for_inference(network),
         expression=expression,
-        noise=make_noise(noise, seed=seed, spec=spec, windows=layout.windows),
+        noise=make_noise(
+            noise,
+            seed=seed,
+            stains=len(spec.stains),
+            patch=spec.patch,
+            windows=layout.windows,
+        ),
         layout=layout,
         schedule=sampling_steps(steps, solver),
         margin=margin,
@@ -147,26 +152,6 @@ def _place(
         steps=steps,
         phases=1,
     )
-
-
-def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:
-    """Refuse expression whose first genes are not those that the network reads."""
-    if len(panel) < spec.genes:
-        raise UserError(f"raster {where}: {len(panel)} genes, the network reads {spec.genes}")
-    for i, (read, held) in enumerate(zip(spec.panel, panel, strict=False)):
-        if read != held:
-            raise UserError(
-                f"raster {where}: gene {i} is {held}, the network reads {read} there; bin the "
-                "expression with the checkpoint's panel"
-            )
-
-
-def make_noise(kind: NoiseName, *, seed: int, spec: NetworkSpec, windows: Windows) -> Noise:
-    """The initial noise by its name in the config."""
-    stains = len(spec.stains)
-    if kind == "published":
-        return PublishedNoise(sections=windows.generated, stains=stains, first=windows.first)
-    return PhiloxNoise(seed=seed, stains=stains, patch=spec.patch)
 
 
 def _all_windows(generator: Generator) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ from teramind.config import Config
 from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.fit import misfits
 from teramind.generate import Generator
 from teramind.geometry import Rect, Slab
 from teramind.identity import run_digest, state_identity
@@ -23,8 +22,8 @@ from teramind.network import Network, load_network
 from teramind.network.device import require_bfloat16, where
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
+from teramind.noise import make_noise
 from teramind.phase_plane import Progress
-from teramind.region import check_panel, make_noise
 from teramind.solver import SOLVERS
 from teramind.state import SavedStates, load_parts, save_states
 
@@ -35,11 +34,12 @@ def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Netw
     Raises:
         UserError: when checkpoint, raster and configuration do not fit each other.
     """
-    network = load_network(checkpoint)
-    if lines := list(misfits(config, network.spec, checkpoint)):
+    network, pixel = load_network(checkpoint), config.plane.pixel_size_um
+    misfits = network.spec.misfits(checkpoint, pixel_size_um=pixel, **config.network.sizes)
+    if lines := [*misfits]:
         raise UserError(*lines)
     expression = Raster.open(raster)
-    check_panel(network.spec, expression.panel, str(raster))
+    network.spec.require_panel(expression.panel, raster)
     return network, expression
 
 
@@ -52,7 +52,14 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     """
     run, device = config.generate, device_for(config)
     network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
-    noise = make_noise(run.noise, seed=run.seed, spec=network.spec, windows=config.windows)
+    spec = network.spec
+    noise = make_noise(
+        run.noise,
+        seed=run.seed,
+        stains=len(spec.stains),
+        patch=spec.patch,
+        windows=config.windows,
+    )
     set_precision(network, getattr(torch, run.precision))
     return Generator(
         network=for_inference(network.to(device)),

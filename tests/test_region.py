@@ -16,7 +16,8 @@ from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import load_network
 from teramind.network.fast import for_inference
-from teramind.region import generate_region, make_noise
+from teramind.noise import make_noise
+from teramind.region import generate_region
 from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)
@@ -52,7 +53,7 @@ def test_the_published_chain_is_repeated(shared, tmp_path):
     generator = Generator(
         network=for_inference(network),
         expression=Raster.open(tmp_path / "raster"),
-        noise=make_noise("published", seed=0, spec=network.spec, windows=windows),
+        noise=make_noise("published", seed=0, stains=2, patch=64, windows=windows),
         layout=Layout(
             bounds=plane, region=plane, patch=64, slab=768, windows=windows, steps=15, phases=1
         ),
