@@ -187,7 +187,7 @@ def brain_work(engine: Generator) -> float:
     layout, spec = engine.layout, engine.network.spec
     windows = Windows(sections=spec.sections, planes=SECTIONS)
     inner = sum(engine.work(Slab(0, 1, 1), phase) for phase in range(PHASES))
-    return inner * (BRAIN.height * BRAIN.width / layout.slab**2) * len(windows)
+    return inner * (BRAIN.area / layout.slab**2) * len(windows)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ class NoisyTruth:
 
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """The noisy images of `rect`: (stain, z, height, width)."""
-        box = (slice(rect.y, rect.bottom), slice(rect.x, rect.right))
-        true = self.images[:, list(sections), *box] / np.float32(127.5) - 1
+        true = self.images[:, list(sections), *rect.slices] / np.float32(127.5) - 1
         noisy = self.alpha**0.5 * true + (1 - self.alpha) ** 0.5 * self.noise(rect, sections)
         return noisy.astype(np.float32)
 

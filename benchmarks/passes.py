@@ -79,5 +79,5 @@ def _read(layout: Layout, slab: Slab, phase: int) -> float:
     sources = layout.sources(slab, phase) if phase < PHASES else [slab, right, below]
     margin = layout.margin(phase - 1)
     parts = [part for s in sources for part in parts_of(layout.core(s, phase - 1), margin)]
-    read = sum(part.height * part.width for part in parts if part.cut(frame) != EMPTY)
-    return 4 * read / (before.height * before.width)
+    read = sum(part.area for part in parts if part.cut(frame) != EMPTY)
+    return 4 * read / before.area

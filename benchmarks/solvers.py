@@ -111,7 +111,7 @@ def judge(
 
 def cut(image: NDArray[np.uint8], rect: Rect) -> NDArray[np.uint8]:
     """Pixels of a rectangle."""
-    return image[rect.y : rect.bottom, rect.x : rect.right]
+    return image[rect.slices]
 
 
 def curves(

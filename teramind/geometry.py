@@ -36,6 +36,16 @@ class Rect(NamedTuple):
         """First column right of the rectangle."""
         return self.x + self.width
 
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Slices of the rectangle in an array that covers the plane from pixel (0, 0)."""
+        return slice(self.y, self.bottom), slice(self.x, self.right)
+
     def grown(self, margin: int) -> Rect:
         """The rectangle with `margin` more pixels on every side."""
         return Rect(
@@ -53,12 +63,19 @@ class Rect(NamedTuple):
         y, x = self.y // step * step, self.x // step * step
         return Rect(y, x, -(-self.bottom // step) * step - y, -(-self.right // step) * step - x)
 
-    def within(self, outer: Rect) -> tuple[slice, slice]:
-        """Slices of this rectangle in an array that covers `outer`."""
-        return (
-            slice(self.y - outer.y, self.bottom - outer.y),
-            slice(self.x - outer.x, self.right - outer.x),
-        )
+    def blocks(self, edge: int) -> Iterator[Rect]:
+        """Cut the rectangle into blocks of `edge` pixels, row by row, the last ones smaller."""
+        for y in range(self.y, self.bottom, edge):
+            for x in range(self.x, self.right, edge):
+                yield Rect(y, x, edge, edge).cut(self)
+
+    def within(self, outer: Rect, step: int = 1) -> tuple[slice, slice]:
+        """Slices of this rectangle in an array that covers `outer`, an element every `step` pixels.
+
+        The edges of both must be multiples of `step`.
+        """
+        y, x = (self.y - outer.y) // step, (self.x - outer.x) // step
+        return slice(y, y + self.height // step), slice(x, x + self.width // step)
 
 
 EMPTY = Rect(0, 0, 0, 0)
@@ -299,4 +316,4 @@ class Layout:
     @property
     def voxels(self) -> int:
         """Voxels of one stain in the region."""
-        return self.region.height * self.region.width * self.windows.generated
+        return self.region.area * self.windows.generated

@@ -50,8 +50,7 @@ def painted(layout, rects):
     for rect in rects:
         assert rect.cut(bounds) == rect
         assert not any(edge % p for edge in rect)
-        rows, cols = rect.within(bounds)
-        times[rows.start // p : rows.stop // p, cols.start // p : cols.stop // p] += 1
+        times[rect.within(bounds, step=p)] += 1
     return times
 
 
@@ -88,6 +87,16 @@ def test_slices_address_a_rectangle_inside_another(a, b):
     plane = np.arange(a.height * a.width).reshape(a.height, a.width)
     wanted = [(y - a.y) * a.width + x - a.x for y, x in sorted(pixels(shared))]
     assert plane[shared.within(a)].ravel().tolist() == wanted
+
+
+@fast
+@given(rects, st.integers(1, 7))
+def test_blocks_cover_a_rectangle_once_row_by_row(rect, edge):
+    blocks = [*rect.blocks(edge)]
+    assert blocks == sorted(blocks)
+    assert len(blocks) == -(-rect.height // edge) * -(-rect.width // edge)
+    assert all(max(block.height, block.width) <= edge for block in blocks)
+    assert sorted(p for block in blocks for p in pixels(block)) == sorted(pixels(rect))
 
 
 @pytest.mark.parametrize(("sections", "windows"), [(1, 50), (4, 25), (8, 12), (16, 6)])

@@ -276,8 +276,7 @@ def _dry_run_bytes(jobs: int) -> int:
 
 def _pixels(layout: Layout, job: Job) -> int:
     """Of a slab's core in all its windows."""
-    core = layout.core(*job)
-    return core.height * core.width * len(layout.windows_of(job[0]))
+    return layout.core(*job).area * len(layout.windows_of(job[0]))
 
 
 def _pyramid_voxels(volume: VolumeLayout) -> int:
@@ -304,10 +303,9 @@ def _job_memory(layout: Layout, given: Assumptions, *, planes: int) -> int:
 
 def _drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
     """Sections times slabs that hold anything but background."""
-    last, p, drawn = layout.phases - 1, layout.patch, 0
+    last, drawn = layout.phases - 1, 0
     for slab in layout.slabs(last):
-        rows, cols = layout.core(slab, last).within(layout.bounds)
-        place = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
+        place = layout.core(slab, last).within(layout.bounds, step=layout.patch)
         for window in layout.windows_of(slab):
             if wanted is None or wanted[window][place].any():
                 drawn += len(layout.windows.kept(window))

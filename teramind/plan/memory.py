@@ -21,7 +21,7 @@ def plane_bytes(frame: Rect, spec: NetworkSpec, *, planes: int, genes: int) -> i
         planes: of the solver's memory.
         genes: of the raster.
     """
-    held = 3 * planes * spec.channels * FLOAT * frame.height * frame.width
+    held = 3 * planes * spec.channels * FLOAT * frame.area
     return held + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
 
 

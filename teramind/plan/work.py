@@ -43,8 +43,7 @@ def wanted_work(layout: Layout, wanted: Sequence[Mask] | None) -> int:
     """Patches wanted times steps: what a sampler without frames or slabs would have to do."""
     p = layout.patch
     if wanted is None:
-        region = layout.region
-        patches = region.height // p * (region.width // p) * len(layout.windows)
+        patches = layout.region.area // p**2 * len(layout.windows)
     else:
         patches = sum(int(mask.sum()) for mask in wanted)
     return patches * layout.steps

@@ -78,6 +78,6 @@ def real_piece(pairs: PairedImages, sections: int, rect: Rect) -> NDArray[np.uin
     inside = rect.cut(Rect(0, 0, height, width))
     for k, z in enumerate(shown):
         if z < planes:
-            pixels = pairs.images[:, z, inside.y : inside.bottom, inside.x : inside.right]
+            pixels = pairs.images[:, z, *inside.slices]
             real[:, k, *inside.within(rect)] = np.asarray(pixels)
     return real
