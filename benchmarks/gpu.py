@@ -94,7 +94,7 @@ def run_slab(engine: Generator, windows: int, phase: int = 1) -> tuple[int, floa
     """Patches stepped and seconds of one phase of the middle slab, window by window."""
     slabs = [Slab(window, 1, 1) for window in range(windows)]
     work = sum(engine.work(slab, phase) for slab in slabs)
-    state = noise(engine, engine.frame(slabs[0], phase).grown(engine.network.spec.half))
+    state = noise(engine, engine.layout.computed(slabs[0], phase).grown(engine.network.spec.half))
     return work, timed(lambda: [engine.run_phase(slab, phase, lambda _: state) for slab in slabs])
 
 

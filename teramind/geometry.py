@@ -232,11 +232,16 @@ class Layout:
         """Pixels of a slab that are wanted at the end of `phase`."""
         return self.rect(slab).cut(self.wanted(phase))
 
-    def frame(self, slab: Slab, phase: int) -> Rect:
-        """Pixels of the state before `phase` that a slab reads in it."""
-        return self.core(slab, phase).grown(self.margin(phase - 1)).cut(self.bounds)
+    def computed(self, slab: Slab, phase: int) -> Rect:
+        """Pixels that `phase` computes for a slab: its core and the frame around it."""
+        frame = (len(self.phase_steps(phase)) - 1) * self.patch
+        return self.core(slab, phase).grown(frame).cut(self.bounds)
 
-    def margin(self, phase: int) -> int:
+    def read(self, slab: Slab, phase: int) -> Rect:
+        """Pixels of the state before `phase` that a slab reads in it."""
+        return self.computed(slab, phase).grown(self.patch // 2).cut(self.bounds)
+
+    def read_margin(self, phase: int) -> int:
         """Pixels from its edge that a slab's neighbours read of its state at the end of `phase`.
 
         After the last phase it is the row of pixels across the seam.

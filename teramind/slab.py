@@ -126,7 +126,7 @@ def generate_slab(
         rect=layout.core(slab, phase),
         identity=state_identity(slab, phase, run),
         dtype=config.generate.state,
-        margin=layout.margin(phase),
+        margin=layout.read_margin(phase),
     )
 
 

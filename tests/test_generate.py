@@ -118,7 +118,7 @@ def make_generator(
 
 def parts_near(layout, states, slab, phase):
     """What a slab's job reads of the states that the phase before left, and nothing else."""
-    near, margin = layout.frame(slab, phase), layout.margin(phase - 1)
+    near, margin = layout.read(slab, phase), layout.read_margin(phase - 1)
     return [
         (part, state[:, *part.within(rect)])
         for rect, state in (states[source] for source in layout.sources(slab, phase))
@@ -374,7 +374,7 @@ def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise
 
 def test_nothing_is_held_beyond_the_bounds(precise):
     generator = make_generator(precise, bounds=ROI, schedule=sampling_steps(200))
-    assert generator.frame(Slab(0, 0, 0), 0) == ROI
+    assert generator.layout.computed(Slab(0, 0, 0), 0) == ROI
     masks = generator.masks(Slab(0, 0, 0), 0)
     assert all(mask.shape == (2, 2) and mask.all() for mask in masks)
 

@@ -75,6 +75,6 @@ def _noise_seconds(config: Config) -> float:
     layout = config.layout()
     drawn = 0
     for slab in layout.slabs(0):
-        tiles = layout.frame(slab, 0).rounded_out(PUBLISHED_TILE)
+        tiles = layout.read(slab, 0).rounded_out(PUBLISHED_TILE)
         drawn += tiles.area * len(layout.windows_of(slab))
     return drawn * len(config.network.stains) * config.windows.generated / rates.NOISE_PER_SECOND

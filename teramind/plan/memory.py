@@ -62,13 +62,7 @@ def job_bytes(
     """Memory of the largest job of all phases, its process not counted."""
     found = []
     for phase in range(layout.phases):
-        slab = max(layout.slabs_of_window(0, phase), key=lambda s: _area(layout.core(s, phase)))
-        steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
-        computed = core.grown((steps - 1) * spec.patch).cut(layout.bounds)
-        frame = computed.grown(spec.half)
+        slab = max(layout.slabs_of_window(0, phase), key=lambda s: layout.core(s, phase).area)
+        frame = layout.computed(slab, phase).grown(spec.half)
         found.append(work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace))
     return max(found)
-
-
-def _area(rect: Rect) -> int:
-    return rect.height * rect.width
