@@ -112,6 +112,19 @@ class Windows:
         """Number of sections that are generated: the depth of the volume."""
         return max(self.planes - 2 * self.first, 0)
 
+    @property
+    def drawn(self) -> range:
+        """The sections that are generated."""
+        return range(self.first, self.first + self.generated)
+
+    def of(self, section: int) -> int:
+        """The window that generates a section."""
+        return self.z(section) // self.depth
+
+    def z(self, section: int) -> int:
+        """Place of a section in the volume, which begins with `first`."""
+        return section - self.first
+
     def __len__(self) -> int:
         return -(-self.generated // self.depth)
 
@@ -121,14 +134,14 @@ class Windows:
         return range(start, start + self.sections)
 
     def images(self, window: int) -> range:
-        """Sections that `window` generates; those from `first + generated` on are dropped."""
+        """Sections that `window` generates; those behind the last of `drawn` are dropped."""
         start = self.first + window * self.depth
         return range(start, start + self.depth)
 
     def kept(self, window: int) -> range:
         """Sections that `window` generates and the volume has."""
         sections = self.images(window)
-        return sections[: max(self.first + self.generated - sections.start, 0)]
+        return sections[: max(self.drawn.stop - sections.start, 0)]
 
 
 class Slab(NamedTuple):

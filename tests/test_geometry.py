@@ -118,10 +118,12 @@ def test_windows_generate_every_section_once_amid_its_expression(sections, plane
     images = [z for w in range(len(windows)) for z in windows.images(w)]
     assert images == list(range(windows.first, windows.first + len(images)))
     assert windows.generated <= len(images) < windows.generated + windows.depth
+    assert [windows.z(section) for section in windows.drawn] == list(range(windows.generated))
     for w in range(len(windows)):
         read, made = windows.expression(w), windows.images(w)
         assert len(read) == sections
         assert made.start - read.start == (sections - windows.depth) // 2
+        assert {windows.of(section) for section in made} == {w}
 
 
 def test_one_section_suffices_for_windows_of_four():

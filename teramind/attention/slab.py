@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from teramind.attention.maps import PathwayMaps
-from teramind.attention.matrices import BATCH, first_image, kept_sections, matrices
+from teramind.attention.matrices import BATCH, kept_sections, matrices
 from teramind.attention.sums import MatrixSums, PatchUnits
 from teramind.attention.volumes import pathways_of, regions_of, volume_path
 from teramind.config import Config
@@ -74,7 +74,7 @@ def attention_slab(
         pathway.name: write_slab(
             volume_path(folder, pathway.name),
             voxels=np.ascontiguousarray(of_pathway.inner()[:, : len(sections)]),
-            z=sections[0] - layout.windows.first,
+            z=layout.windows.z(sections[0]),
             y=(rect.y - layout.region.y) // BIN,
             x=(rect.x - layout.region.x) // BIN,
         )
@@ -108,7 +108,7 @@ def _add_row(
 ) -> None:
     """Add one row of patches to the maps and the sums; patches without molecules are left out."""
     spec = maps[0].spec
-    first = first_image(spec)
+    first = spec.first_image
     *pairs, _ = kept_sections(spec)
     _, height, width = tally.units.place.shape
     for cols in torch.nonzero(counts.flatten(1).any(1)).flatten().split(BATCH):

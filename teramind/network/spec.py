@@ -97,6 +97,11 @@ class NetworkSpec:
         return (self.sections + 1) // 2
 
     @property
+    def first_image(self) -> int:
+        """Place of the first image section among the window's expression sections."""
+        return (self.sections - self.images) // 2
+
+    @property
     def channels(self) -> int:
         """Image channels of one patch, stain-major (stain, z)."""
         return len(self.stains) * self.images

@@ -120,7 +120,7 @@ else:
     CHECKPOINT = given(settings.network.checkpoint)
 RASTER = results("expression/raster.zarr")
 VOLUME = results("volume/volume.zarr")
-SECTIONS = range(layout.windows.first, layout.windows.first + layout.windows.generated)
+SECTIONS = layout.windows.drawn
 LAST = layout.phases - 1
 
 

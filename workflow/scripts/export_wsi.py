@@ -10,7 +10,7 @@ with job(snakemake) as config:
     section = int(snakemake.wildcards.section)
     export_section(
         volume=Path(snakemake.params.volume),
-        z=section - config.windows.first,
+        z=config.windows.z(section),
         path=Path(snakemake.output[0]),
         name=f"{config.title}, section {section}",
     )

@@ -10,7 +10,7 @@ with job(snakemake) as config:
     from teramind.volume import build_pyramid
 
     section, volume = int(snakemake.wildcards.section), Path(snakemake.params.volume)
-    z = section - config.windows.first
+    z = config.windows.z(section)
     require_section(volume, map(Path, snakemake.input), z=z)
     shards = build_pyramid(volume, z=z)
     write_json(snakemake.output[0], {"section": section, "shards": shards})
