@@ -51,15 +51,8 @@ def finish(
     """Images (c, z, y, x) after `schedule`, from the true ones with the noise of its first step."""
     spec, whole = network.spec, Rect(0, 0, *real.shape[2:])
     noise = PhiloxNoise(seed=PHANTOM_SEED, stains=len(spec.stains), patch=spec.patch)
-    layout = Layout(
-        bounds=whole,
-        region=whole,
-        patch=spec.patch,
-        slab=whole.height,
-        windows=Windows(sections=spec.sections, planes=spec.images),
-        steps=len(schedule),
-        phases=1,
-    )
+    windows = Windows(sections=spec.sections, planes=spec.images)
+    layout = Layout.whole(whole, patch=spec.patch, windows=windows, steps=len(schedule))
     generator = Generator(
         network=for_inference(network),
         expression=Raster.open(raster),

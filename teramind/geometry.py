@@ -209,6 +209,14 @@ class Layout:
                 f"{-(-self.steps * self.patch // self.slab)}"
             )
 
+    @classmethod
+    def whole(
+        cls, region: Rect, *, patch: int, windows: Windows, steps: int, bounds: Rect | None = None
+    ) -> Layout:
+        """A region in one slab and one phase; `bounds` are its own edges by default."""
+        slab = max(region.height, region.width)
+        return cls(bounds or region, region, patch, slab, windows, steps, phases=1)
+
     def phase_steps(self, phase: int) -> range:
         """Steps (0 is the first, at the largest timestep) of `phase`, as even as can be."""
         return range(phase * self.steps // self.phases, (phase + 1) * self.steps // self.phases)

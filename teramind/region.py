@@ -143,14 +143,9 @@ def _place(
             f"raster {raster}: {expression.sections} sections are too few for windows of "
             f"{spec.sections}"
         )
-    return wanted, Layout(
-        bounds=around if bounds == "region" else volume,
-        region=around,
-        patch=spec.patch,
-        slab=max(around.height, around.width),
-        windows=windows,
-        steps=steps,
-        phases=1,
+    edges = around if bounds == "region" else volume
+    return wanted, Layout.whole(
+        around, patch=spec.patch, windows=windows, steps=steps, bounds=edges
     )
 
 

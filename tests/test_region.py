@@ -54,9 +54,7 @@ def test_the_published_chain_is_repeated(shared, tmp_path):
         network=for_inference(network),
         expression=Raster.open(tmp_path / "raster"),
         noise=make_noise("published", seed=0, stains=2, patch=64, windows=windows),
-        layout=Layout(
-            bounds=plane, region=plane, patch=64, slab=768, windows=windows, steps=15, phases=1
-        ),
+        layout=Layout.whole(plane, patch=64, windows=windows, steps=15),
         schedule=sampling_steps(15),
     )
     state = generator.run_phase(Slab(0, 0, 0), 0, generator.initial(0)).reshape(2, 2, 512, 768)

@@ -88,7 +88,7 @@ def one_phase(spec: NetworkSpec, *, rows: int, cols: int) -> Layout:
     windows = Windows(sections=spec.sections, planes=1)
     windows = Windows(sections=spec.sections, planes=windows.depth + 2 * windows.first)
     region = Rect(0, 0, rows * spec.patch, cols * spec.patch)
-    return Layout(region, region, spec.patch, max(rows, cols) * spec.patch, windows, 1, 1)
+    return Layout.whole(region, patch=spec.patch, windows=windows, steps=1)
 
 
 def _measure(asked: dict[str, Any]) -> Hardware:

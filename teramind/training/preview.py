@@ -41,15 +41,7 @@ def generate_piece(network: Network, pairs: PairedImages, rect: Rect) -> NDArray
     """Generate the middle z-window of `rect`, with the state -1 around it: (c, z, y, x)."""
     spec = network.spec
     windows = Windows(sections=spec.sections, planes=pairs.raster.sections)
-    layout = Layout(
-        bounds=rect,
-        region=rect,
-        patch=spec.patch,
-        slab=max(rect.height, rect.width),
-        windows=windows,
-        steps=STEPS,
-        phases=1,
-    )
+    layout = Layout.whole(rect, patch=spec.patch, windows=windows, steps=STEPS)
     generator = Generator(
         network=network,
         expression=pairs.raster,
