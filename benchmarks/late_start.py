@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from solvers import PHANTOM_SEED, ROOT, judge, make_data
 
-from teramind.diffusion import Step, sampling_steps
 from teramind.expression import Raster
 from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
 from teramind.noise import PhiloxNoise
+from teramind.solver import Step, sampling_steps
 from teramind.state import to_grey
 
 SKIPPED = (0, 4, 6, 8, 10, 12, 13)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.diffusion import sampling_steps
 from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network
 from teramind.noise import PhiloxNoise
 from teramind.phase_plane import touched
+from teramind.solver import sampling_steps
 from teramind.state import parts_of
 
 SLAB, STEPS, PHASES = 2048, 15, 3

@@ -25,13 +25,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from teramind.diffusion import alpha_at, balanced_weight, window_loss
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom
 from teramind.split import draw_split
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
+from teramind.training.objective import alpha_at, balanced_weight, window_loss
 from teramind.training.rate import TrainSettings
 from teramind.training.start import calibration
 from teramind.training.trainer import Trainer

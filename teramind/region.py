@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 
-from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.generate import Generator
@@ -22,7 +21,7 @@ from teramind.network.precision import keep_float32
 from teramind.noise import NoiseName, make_noise
 from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
-from teramind.solver import SOLVERS
+from teramind.solver import SOLVERS, sampling_steps
 from teramind.state import to_grey
 
 Bounds = Literal["volume", "region"]

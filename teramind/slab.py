@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from teramind.config import Config
-from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
 from teramind.generate import Generator
@@ -24,7 +23,7 @@ from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
 from teramind.noise import make_noise
 from teramind.phase_plane import Progress
-from teramind.solver import SOLVERS
+from teramind.solver import SOLVERS, sampling_steps
 from teramind.state import SavedStates, load_parts, save_states
 
 

@@ -13,7 +13,6 @@ from workflow_project import config_with
 
 from teramind import slab as jobs
 from teramind.config import parse_config
-from teramind.diffusion import ddim, sampling_steps, to_patches
 from teramind.errors import UserError
 from teramind.expression import RasterWriter
 from teramind.generate import Generator
@@ -23,8 +22,9 @@ from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
 from teramind.noise import PhiloxNoise
 from teramind.region import generate_region
-from teramind.solver import SOLVERS
+from teramind.solver import SOLVERS, ddim, sampling_steps
 from teramind.state import SavedStates, parts_of, to_grey
+from teramind.training.objective import to_patches
 
 P = 32
 STEPS = 4

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from teramind.diffusion import sampling_steps
 from teramind.errors import UserError
 from teramind.expression import Raster
 from teramind.expression.raster_writer import RasterWriter
@@ -18,6 +17,7 @@ from teramind.network import load_network
 from teramind.network.fast import for_inference
 from teramind.noise import make_noise
 from teramind.region import generate_region
+from teramind.solver import sampling_steps
 from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)

@@ -15,11 +15,11 @@ import pytest
 import torch
 from training_pair import SETTINGS, blob_windows
 
-from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.network import Network
 from teramind.training.ahead import cut_ahead
 from teramind.training.dataset import ALL, Batch
+from teramind.training.objective import window_loss
 from teramind.training.rate import TrainSettings, rate_at
 from teramind.training.resume import saved_states
 from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer

@@ -143,9 +143,9 @@ class _Clock:
 
 def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
     """Seconds of one step of `rows` x `cols` patches."""
-    from teramind.diffusion import sampling_steps
     from teramind.generate import Generator
     from teramind.noise import PhiloxNoise
+    from teramind.solver import sampling_steps
 
     spec, layout = network.spec, one_phase(network.spec, rows=rows, cols=cols)
     generator = Generator(

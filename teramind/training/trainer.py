@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
 from teramind.network.initial import carries_copy, fix_copy
@@ -26,7 +25,8 @@ from teramind.training.ahead import cut_ahead
 from teramind.training.average import Average
 from teramind.training.dataset import Batch, WindowSource
 from teramind.training.interruption import interruption
-from teramind.training.losses import progress_line
+from teramind.training.loss_curve import progress_line
+from teramind.training.objective import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.training.parallel import Team
 from teramind.training.rate import TrainSettings, rate_at
 from teramind.training.resume import read_state, write_state

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from teramind.files import atomic_path
 from teramind.network import Network
 from teramind.training.dataset import WindowSource
-from teramind.training.losses import draw_losses, write_table
+from teramind.training.loss_curve import draw_losses, write_table
 from teramind.training.start import calibration
 from teramind.training.trainer import Trainer
 
