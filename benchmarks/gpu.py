@@ -24,13 +24,13 @@ from baseline import PlainNetwork, patches_of_tile
 from engine import FULL, ROOT, make_network
 from numpy.typing import NDArray
 
-from teramind.generate import Generator
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import sampling_steps
 from teramind.geometry import BIN, Layout, Rect, Slab, Windows
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.noise import PhiloxNoise
-from teramind.solver import sampling_steps
 
 STEPS, PHASES = 15, 3
 BRAIN = Rect(256, 256, 286 * 256, 414 * 256)

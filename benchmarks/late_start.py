@@ -19,21 +19,21 @@ import torch
 from numpy.typing import NDArray
 from solvers import PHANTOM_SEED, ROOT, judge, make_data
 
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import Step, sampling_steps
+from teramind.engine.state import to_grey
 from teramind.expression import Raster
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
-from teramind.noise import PhiloxNoise
-from teramind.solver import Step, sampling_steps
-from teramind.state import to_grey
 
 SKIPPED = (0, 4, 6, 8, 10, 12, 13)
 """Steps left out before each start."""
 
 
 class NoisyTruth:
-    """True images (c, z, y, x) with the noise of a timestep; see `teramind.noise.Noise`."""
+    """True images (c, z, y, x) with the noise of a timestep; see `teramind.engine.noise.Noise`."""
 
     def __init__(self, images: NDArray[np.uint8], noise: PhiloxNoise, alpha: float) -> None:
         self.images, self.noise, self.alpha = images, noise, alpha

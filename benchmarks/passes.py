@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.generate import Generator
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.phase_plane import touched
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import parts_of
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network
-from teramind.noise import PhiloxNoise
-from teramind.phase_plane import touched
-from teramind.solver import sampling_steps
-from teramind.state import parts_of
 
 SLAB, STEPS, PHASES = 2048, 15, 3
 

@@ -25,7 +25,7 @@ import zarr
 
 from teramind.expression import Raster, RasterWriter
 from teramind.geometry import Rect
-from teramind.images import open_images, resample_images
+from teramind.images.resample import open_images, resample_images
 from teramind.network import NetworkSpec
 from teramind.training.dataset import PairedImages, TrainingWindows
 

@@ -12,8 +12,8 @@ from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
 from teramind.files import write_json
 from teramind.geometry import Rect
-from teramind.verify import verify
 from teramind.volume import volume_layout, write_slab
+from teramind.volume.verify import verify
 
 PANEL = ("Gad1", "Slc17a7", "Th", "Vip")
 

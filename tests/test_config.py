@@ -22,7 +22,7 @@ from teramind.config import (
 from teramind.errors import UserError
 from teramind.expression.settings import reader_settings
 from teramind.files import digest
-from teramind.provenance import write_provenance
+from teramind.run.provenance import write_provenance
 
 BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"

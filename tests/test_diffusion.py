@@ -9,11 +9,11 @@ from plane_noise import predict_noise
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from teramind.engine.solver import Step, ddim, sampling_steps
+from teramind.engine.state import to_grey
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.schedule import TRAINING_STEPS, kept_timesteps
-from teramind.solver import Step, ddim, sampling_steps
-from teramind.state import to_grey
 from teramind.training.objective import (
     add_noise,
     balanced_weight,

@@ -11,19 +11,19 @@ from plane_noise import predict_noise
 from torch.nn import functional as F
 from workflow_project import config_with
 
-from teramind import slab as jobs
 from teramind.config import parse_config
+from teramind.engine import slab as jobs
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.region import generate_region
+from teramind.engine.solver import SOLVERS, ddim, sampling_steps
+from teramind.engine.state import SavedStates, parts_of, to_grey
 from teramind.errors import UserError
 from teramind.expression import RasterWriter
-from teramind.generate import Generator
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.noise import PhiloxNoise
-from teramind.region import generate_region
-from teramind.solver import SOLVERS, ddim, sampling_steps
-from teramind.state import SavedStates, parts_of, to_grey
 from teramind.training.objective import to_patches
 
 P = 32
@@ -353,8 +353,8 @@ def everywhere(precise):
 def test_what_is_computed_together_or_kept_changes_nothing(
     precise, everywhere, monkeypatch, batch, gene_bytes
 ):
-    monkeypatch.setattr("teramind.phase_plane.BATCH", batch)
-    monkeypatch.setattr("teramind.gene_features.GENE_BYTES", gene_bytes)
+    monkeypatch.setattr("teramind.engine.phase_plane.BATCH", batch)
+    monkeypatch.setattr("teramind.engine.gene_features.GENE_BYTES", gene_bytes)
     state = around_islands(precise, 0)
     drawn = np.isfinite(state)
     assert drawn.sum() == 5 * P * P

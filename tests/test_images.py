@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from teramind.errors import UserError
 from teramind.geometry import Rect
-from teramind.images import open_images, require_plane, resample_images
+from teramind.images.resample import open_images, require_plane, resample_images
 
 STAINS = ("DAPI", "PolyT")
 
@@ -183,7 +183,7 @@ def test_tiles_of_any_pixel_size_join(tmp_path, monkeypatch):
     source = write(tmp_path / "a.ome.tif", a, names=None)
     whole = resample(source, stains=("DAPI",), pixel_size_um=0.77)
     (tmp_path / "again").mkdir()
-    monkeypatch.setattr("teramind.images._TILE", 50**2)
+    monkeypatch.setattr("teramind.images.resample._TILE", 50**2)
     again = write(tmp_path / "again" / "a.ome.tif", a, names=None)
     np.testing.assert_array_equal(resample(again, stains=("DAPI",), pixel_size_um=0.77), whole)
 
@@ -339,7 +339,7 @@ def test_pixels_in_one_piece_are_read_in_parts(tmp_path, monkeypatch, byteorder)
     metadata |= {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     source = tmp_path / "a.ome.tif"
     tifffile.imwrite(source, planes, ome=True, metadata=metadata, byteorder=byteorder)
-    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.images.source.LARGEST", 100 * 100)
     found = resample(source, white=dict.fromkeys(STAINS, 255))
     np.testing.assert_array_equal(found, block_mean(planes, 2))
 
@@ -348,7 +348,7 @@ def test_large_pieces_that_are_compressed_are_refused_with_a_remedy(tmp_path, mo
     source = tmp_path / "a.ome.tif"
     metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(source, pixels(200, 300), ome=True, metadata=metadata, compression="zlib")
-    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.images.source.LARGEST", 100 * 100)
     assert "write it in tiles, of 512 x 512 pixels" in refusal(source, stains=("DAPI",))
 
 

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 from scipy import stats
 from scipy.special import ndtri
 
+from teramind.engine.noise import PhiloxNoise, PublishedNoise
 from teramind.geometry import Rect
-from teramind.noise import PhiloxNoise, PublishedNoise
 
 WHOLE = Rect(32, 64, 96, 128)
 few = settings(max_examples=25)

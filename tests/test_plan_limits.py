@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from test_geometry import layouts
 from workflow_project import ROOT, config_with, write_network
 
-from teramind import job_memory
 from teramind.__main__ import main
 from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
-from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.network import NetworkSpec
 from teramind.plan.assume import assume
 from teramind.plan.estimate import Assumptions, _dry_run_bytes, estimate, speed
@@ -27,6 +25,8 @@ from teramind.plan.hardware import Hardware, find_hardware, known_hardware
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
+from teramind.run import job_memory
+from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
 fast = settings(max_examples=60)
 SPEC = NetworkSpec(32, 4, ("DAPI", "PolyT"), 3, 2, 8)

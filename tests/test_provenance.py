@@ -10,7 +10,7 @@ from workflow_project import config_with
 
 from teramind.config import parse_config
 from teramind.files import digest
-from teramind.provenance import git_revision, outdated, update_provenance, write_provenance
+from teramind.run.provenance import git_revision, outdated, update_provenance, write_provenance
 
 
 def commit(project):
@@ -66,7 +66,7 @@ def test_every_program_that_went_on_is_recorded_once(run, monkeypatch):
         assert not outdated(config, record, project=project)
         later = json.loads(record.read_text())["later"]
         assert [program["revision"] for program in later] == found
-    monkeypatch.setattr("teramind.provenance.__version__", "99")
+    monkeypatch.setattr("teramind.run.provenance.__version__", "99")
     update_provenance(config, record, project=project)
     assert json.loads(record.read_text())["later"][-1]["versions"]["teramind"] == "99"
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from teramind.engine.generate import Generator
+from teramind.engine.noise import make_noise
+from teramind.engine.region import generate_region
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import to_grey
 from teramind.errors import UserError
 from teramind.expression import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import load_network
 from teramind.network.fast import for_inference
-from teramind.noise import make_noise
-from teramind.region import generate_region
-from teramind.solver import sampling_steps
-from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)
 """Pixels of the plane that the test rasters cover: 2 x 3 patches."""

@@ -13,7 +13,7 @@ from teramind.commands.train import run
 from teramind.config import missing_files, parse_config
 from teramind.errors import UserError
 from teramind.network import NetworkSpec, load_network
-from teramind.provenance import write_provenance
+from teramind.run.provenance import write_provenance
 from teramind.training.launch import run_training
 from teramind.training.material import TrainingFiles, open_material, sizes_digest
 from teramind.training.recipe import train_from_config

@@ -12,9 +12,9 @@ import pytest
 from teramind.__main__ import main
 from teramind.errors import UserError
 from teramind.files import digest, write_json
-from teramind.verify import require_section, verify
 from teramind.volume import build_pyramid, create_volume, write_slab
 from teramind.volume.metadata import read_metadata
+from teramind.volume.verify import require_section, verify
 
 SLAB = 128
 SIZE = 640

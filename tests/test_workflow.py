@@ -31,18 +31,18 @@ from workflow_project import (
 )
 
 from teramind.config import parse_config
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.region import generate_region
+from teramind.engine.slab import generate_slab
+from teramind.engine.state import SavedStates, save_states
+from teramind.engine.stitch import stitch_slab
 from teramind.errors import UserError
 from teramind.expression import Raster, RasterWriter
 from teramind.expression.settings import reader_settings
 from teramind.expression.source import to_pixels
 from teramind.files import digest
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
 from teramind.network import load_network
-from teramind.region import generate_region
-from teramind.slab import generate_slab
-from teramind.state import SavedStates, save_states
-from teramind.stitch import stitch_slab
 from teramind.volume import create_volume, read_volume, verify_shards, volume_layout
 from teramind.volume.planned import volume_settings
 
@@ -452,8 +452,8 @@ def test_a_job_has_let_go_of_the_states_it_read_when_it_draws(tmp_path, monkeypa
     def progress(total):
         return lambda patches: held.extend(states() for states in made)
 
-    monkeypatch.setattr("teramind.slab.SavedStates", Watched)
-    monkeypatch.setattr("teramind.slab.log_progress", progress)
+    monkeypatch.setattr("teramind.engine.slab.SavedStates", Watched)
+    monkeypatch.setattr("teramind.engine.slab.log_progress", progress)
     config = parse_config(config_with(**plane))
     generated(config, tmp_path / "states", checkpoint=checkpoint, raster=raster)
     assert set(held) == {None}

@@ -15,12 +15,12 @@ from teramind.attention.matrices import BATCH, kept_sections, matrices
 from teramind.attention.sums import MatrixSums, PatchUnits
 from teramind.attention.volumes import pathways_of, regions_of, volume_path
 from teramind.config import Config
+from teramind.engine.slab import log_progress, open_inputs
 from teramind.expression.raster import Raster
 from teramind.files import atomic_path
 from teramind.geometry import BIN, Rect, Slab
 from teramind.network import NetworkSpec
 from teramind.network.genes import GeneAttention
-from teramind.slab import log_progress, open_inputs
 from teramind.volume import write_slab
 
 

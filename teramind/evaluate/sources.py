@@ -16,7 +16,7 @@ from teramind.evaluate.measure import Lattice
 from teramind.evaluate.place import volume_place
 from teramind.expression import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
+from teramind.images.resample import open_images
 from teramind.split import Split
 from teramind.volume import VolumeLayout, open_level, volume_layout
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from teramind.config import Config
+from teramind.engine.solver import SOLVERS
 from teramind.errors import UserError
 from teramind.geometry import Layout
 from teramind.network import NetworkSpec
@@ -20,7 +21,6 @@ from teramind.plan.memory import FLOAT, job_bytes
 from teramind.plan.simulate import Course, Job, simulate
 from teramind.plan.tissue import Mask
 from teramind.plan.work import PhaseWork, phase_work, wanted_work
-from teramind.solver import SOLVERS
 from teramind.volume import VolumeLayout
 from teramind.volume.planned import volume_settings
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from math import ceil
 
 from teramind.config import Config
-from teramind.job_memory import slab_job_megabytes
-from teramind.noise import PUBLISHED_TILE
+from teramind.engine.noise import PUBLISHED_TILE
 from teramind.plan import rates
 from teramind.plan.estimate import GIBI, Plan
 from teramind.plan.hardware import Hardware
+from teramind.run.job_memory import slab_job_megabytes
 from teramind.units import duration, size
 
 UNTIMED = (

@@ -1,11 +1,11 @@
-"""Memory of one slab's job, from the arrays that `teramind.generate` holds."""
+"""Memory of one slab's job, from the arrays that `teramind.engine.generate` holds."""
 
 from __future__ import annotations
 
-from teramind.gene_features import GENE_BYTES
+from teramind.engine.gene_features import GENE_BYTES
+from teramind.engine.phase_plane import band_height
 from teramind.geometry import BIN, Layout, Rect
 from teramind.network import NetworkSpec
-from teramind.phase_plane import band_height
 from teramind.plan.flops import PatchCost
 
 FLOAT = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.engine.generate import dilate
 from teramind.expression.raster import Raster
-from teramind.generate import dilate
 from teramind.geometry import Layout
 
 Mask = NDArray[np.bool_]

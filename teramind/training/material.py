@@ -11,7 +11,7 @@ from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.files import digest
-from teramind.images import open_images, require_plane
+from teramind.images.resample import open_images, require_plane
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
 from teramind.training.dataset import PairedImages, TrainingWindows, WindowSource

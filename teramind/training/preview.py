@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import to_grey
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import Network
-from teramind.noise import PhiloxNoise
-from teramind.solver import sampling_steps
-from teramind.state import to_grey
 from teramind.training.dataset import PairedImages
 
 STEPS = 5

@@ -22,15 +22,15 @@ from teramind.config.reading import read_config
 from teramind.config.results import holds_results
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
-from teramind.job_memory import (
+from teramind.run.job_memory import (
     megabytes_here,
     slab_job_megabytes,
     stitch_megabytes,
 )
-from teramind.progress import show_progress
-from teramind.provenance import outdated, update_provenance
+from teramind.run.progress import show_progress
+from teramind.run.provenance import outdated, update_provenance
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
 sys.setrecursionlimit(20_000)

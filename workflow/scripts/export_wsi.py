@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.wsi import export_section
+    from teramind.volume.wsi import export_section
 
     section = int(snakemake.wildcards.section)
     export_section(

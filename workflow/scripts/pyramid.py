@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
-    from teramind.verify import require_section
     from teramind.volume import build_pyramid
+    from teramind.volume.verify import require_section
 
     section, volume = int(snakemake.wildcards.section), Path(snakemake.params.volume)
     z = config.windows.z(section)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.images import open_images, require_plane
+    from teramind.images.resample import open_images, require_plane
     from teramind.report.split import draw_split
 
     split, images = config.split(), open_images(snakemake.input[0], config.network.stains)

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 
+from teramind.engine.generate import Generator
+from teramind.engine.noise import NoiseName, make_noise
+from teramind.engine.phase_plane import Progress
+from teramind.engine.solver import SOLVERS, sampling_steps
+from teramind.engine.state import to_grey
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import keep_float32
-from teramind.noise import NoiseName, make_noise
-from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
-from teramind.solver import SOLVERS, sampling_steps
-from teramind.state import to_grey
 
 Bounds = Literal["volume", "region"]
 

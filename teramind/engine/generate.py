@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
+from teramind.engine.noise import Noise
+from teramind.engine.phase_plane import PhasePlane, Progress, ReadState
+from teramind.engine.solver import SOLVERS, Solver, Step
 from teramind.errors import UserError
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
-from teramind.noise import Noise
-from teramind.phase_plane import PhasePlane, Progress, ReadState
-from teramind.solver import SOLVERS, Solver, Step
 
 
 class Expression(Protocol):

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from teramind.config import Config
+from teramind.engine.generate import Generator
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.noise import make_noise
+from teramind.engine.phase_plane import Progress
+from teramind.engine.solver import SOLVERS, sampling_steps
+from teramind.engine.state import SavedStates, load_parts, save_states
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
 from teramind.network.device import require_bfloat16, where
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.noise import make_noise
-from teramind.phase_plane import Progress
-from teramind.solver import SOLVERS, sampling_steps
-from teramind.state import SavedStates, load_parts, save_states
 
 
 def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Network, Raster]:

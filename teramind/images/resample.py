@@ -15,7 +15,7 @@ from zarr.codecs import ZstdCodec
 from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 from teramind.geometry import Rect
-from teramind.source_image import SourceImage, open_source
+from teramind.images.source import SourceImage, open_source
 
 _CHUNK = 256
 """Edge of what is read at least: training windows are small."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.config import Config
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.state import SavedStates, load_parts, load_state, to_grey
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
-from teramind.state import SavedStates, load_parts, load_state, to_grey
 from teramind.volume import write_slab
 
 State: TypeAlias = NDArray[np.floating]

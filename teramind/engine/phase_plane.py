@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teramind.gene_features import GeneFeatures
+from teramind.engine.gene_features import GeneFeatures
+from teramind.engine.solver import Solver, Step
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
 from teramind.network.unet import Axes, Encoded, collage, combine, quarter
-from teramind.solver import Solver, Step
 
 Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
