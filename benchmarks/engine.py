@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.network.fast import for_inference
-from teramind.provenance import git_revision
+from teramind.run.provenance import git_revision
 
 ROOT = Path(__file__).parents[1]
 FULL = NetworkSpec(64, 4, ("DAPI", "PolyT"), 229, 64, 512)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from teramind.diffusion import sampling_steps
-from teramind.generate import Generator
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.phase_plane import touched
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import parts_of
 from teramind.geometry import EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network
-from teramind.noise import PhiloxNoise
-from teramind.phase_plane import touched
 from teramind.plan.measure import EvenExpression
-from teramind.state import parts_of
 
 SLAB, STEPS, PHASES = 2048, 15, 3
 
@@ -60,10 +60,10 @@ def _read(layout: Layout, slab: Slab, phase: int) -> float:
     before = layout.core(slab, phase - 1)
     # Stitching reads the row and the column of pixels across the lower and the right seam.
     stitched = Rect(before.y, before.x, before.height + 1, before.width + 1)
-    frame = layout.frame(slab, phase) if phase < PHASES else stitched
+    frame = layout.read(slab, phase) if phase < PHASES else stitched
     right, below = slab._replace(col=slab.col + 1), slab._replace(row=slab.row + 1)
     sources = layout.sources(slab, phase) if phase < PHASES else [slab, right, below]
-    margin = layout.margin(phase - 1)
+    margin = layout.read_margin(phase - 1)
     parts = [part for s in sources for part in parts_of(layout.core(s, phase - 1), margin)]
-    read = sum(part.height * part.width for part in parts if part.cut(frame) != EMPTY)
-    return 4 * read / (before.height * before.width)
+    read = sum(part.area for part in parts if part.cut(frame) != EMPTY)
+    return 4 * read / before.area

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from teramind.config import Train
-from teramind.diffusion import alpha_at, balanced_weight, window_loss
 from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
@@ -35,6 +34,7 @@ from teramind.phantom import make_phantom
 from teramind.split import random_split
 from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
+from teramind.training.objective import alpha_at, balanced_weight, window_loss
 from teramind.training.trainer import Trainer
 
 SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0

@@ -26,7 +26,7 @@ import zarr
 from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
-from teramind.images import open_images, resample_images
+from teramind.images.resample import open_images, resample_images
 from teramind.network import NetworkSpec
 from teramind.plan.measure import process_memory
 from teramind.training.dataset import PairedImages, TrainingWindows

@@ -9,21 +9,19 @@ from plane_noise import predict_noise
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from teramind.diffusion import (
-    Step,
+from teramind.engine.solver import Step, ddim, sampling_steps
+from teramind.engine.state import to_grey
+from teramind.errors import UserError
+from teramind.network import Network, NetworkSpec, load_network
+from teramind.schedule import TRAINING_STEPS, kept_timesteps
+from teramind.training.objective import (
     add_noise,
-    alphas_cumprod,
     balanced_weight,
-    ddim,
-    sampling_steps,
     to_patches,
     window_loss,
     worth_learning,
 )
-from teramind.errors import UserError
-from teramind.network import Network, NetworkSpec, load_network
-from teramind.schedule import TRAINING_STEPS, kept_timesteps
-from teramind.state import to_grey
+from teramind.variance import alphas_cumprod
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
 POSSIBLE = {len(kept) for kept in STRIDES.values()}

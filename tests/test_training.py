@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ import torch
 from training_pair import SETTINGS, blob_windows
 
 from teramind.config import Train
-from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.network import Network
 from teramind.training.ahead import cut_ahead
 from teramind.training.dataset import ALL, Batch
+from teramind.training.objective import window_loss
 from teramind.training.rate import rate_at
 from teramind.training.resume import saved_states
 from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer
@@ -141,6 +142,28 @@ def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
     assert [trainer.step for trainer in looks] == [1, 2, 3]
     assert jobs == 3
     np.testing.assert_allclose(trainer.losses, whole.losses, rtol=1e-6)
+
+
+def test_training_goes_on_between_looks_that_take_long(windows, tiny_spec, tmp_path, monkeypatch):
+    """By a clock on which a step takes a minute and a look ten, with five between looks."""
+    minutes, looks = [0], []
+
+    class Slow:
+        batch = windows.batch
+
+        def __call__(self, step, share=ALL):
+            minutes.append(1)
+            return windows(step, share)
+
+    def look(trainer):
+        minutes.append(10)
+        looks.append(trainer.step)
+
+    clock = SimpleNamespace(monotonic=lambda: 60 * sum(minutes))
+    monkeypatch.setattr("teramind.training.trainer.time", clock)
+    settings = SETTINGS.model_copy(update={"steps": 15, "save_minutes": 5})
+    Trainer(tiny_spec, Slow(), settings, tmp_path, watch=look).run()
+    assert len(looks) > 2 and min(np.diff(looks)) > 1
 
 
 def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):

@@ -10,12 +10,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_pair import FIELD, SETTINGS, blob_windows
 
-from teramind.diffusion import worth_learning
 from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.schedule import TRAINING_STEPS
+from teramind.training.objective import worth_learning
 from teramind.training.preview import fullest, generate_piece, piece_of, real_piece
 from teramind.training.trainer import Trainer
 from teramind.training.watch import BATCHES, Sample, Watch, tensorboard

@@ -10,7 +10,7 @@ import tifffile
 from bioformats_reader import read_image
 
 from teramind.volume import VolumeLayout, build_pyramid, create_volume, read_volume, write_slab
-from teramind.wsi import export_section
+from teramind.volume.wsi import export_section
 
 SHAPE = (2, 2, 1090, 1303)
 SLAB = 768

@@ -17,7 +17,7 @@ from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, some
 from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
-from teramind.source_image import LARGEST
+from teramind.images.source import LARGEST
 
 OUTSIDE = -1
 """Label of a place in no region."""

@@ -16,6 +16,7 @@ from teramind.files import scratch_folder
 from teramind.geometry import BIN
 from teramind.volume import VolumeLayout, create_volume, volume_layout
 from teramind.volume.layout import OtherVolumeError
+from teramind.volume.metadata import read_metadata
 
 if TYPE_CHECKING:
     from teramind.network.spec import NetworkSpec
@@ -75,7 +76,8 @@ def create_pathway_volumes(
         checkpoint: the network; None for one that is yet to learn, from all genes of the raster.
 
     Returns:
-        Genes of each pathway, by the panel's names.
+        The record: genes of each pathway, by the panel's names, and the text of the volumes'
+        metadata.
 
     Raises:
         UserError: when pathways are malformed, their genes not among those that the network reads,
@@ -96,7 +98,8 @@ def create_pathway_volumes(
             create_volume(path, layout)
     made = {pathway.name: list(pathway.genes) for pathway, _ in found}
     _remove_others(folder, made)
-    return made
+    volumes = [volume_path(folder, name) for name in made]
+    return {"pathways": made, "metadata": read_metadata(*volumes, root=folder)}
 
 
 def _layout_of(config: Config, pathway: Pathway) -> VolumeLayout:

@@ -15,7 +15,7 @@ from teramind.config import (
 )
 from teramind.config.reading import read_config
 from teramind.errors import UserError
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -101,9 +101,10 @@ class Config(StrictModel):
         """Pixels whose expression the region depends on, and some more; None for all there is.
 
         Every step reads half a patch around what it computes, and needs one patch more of the
-        step before; tissue is looked for up to `margin` patches outside.
+        step before; tissue is looked for up to `margin` patches outside. Training and the
+        regression learn from all that real images show, whatever the region.
         """
-        if self.box is None:
+        if self.box is None or self.reference:
             return None
         reach = self.generate.steps + self.generate.margin + 1
         return self.wanted.grown(reach * self.network.patch)

@@ -112,10 +112,3 @@ def doubled_block(least: float) -> int:
 def ratio(sums: Sums) -> float:
     """First sum over second: the mean, of (total, number)."""
     return float(sums[0] / sums[1]) if sums[1] else float("nan")
-
-
-def blocks_of(rect: Rect, edge: int = BLOCK) -> Iterator[Rect]:
-    """Cut a rectangle into blocks of `edge` pixels from its corner, the last ones smaller."""
-    for y in range(rect.y, rect.bottom, edge):
-        for x in range(rect.x, rect.right, edge):
-            yield Rect(y, x, min(edge, rect.bottom - y), min(edge, rect.right - x))

@@ -15,7 +15,7 @@ from teramind.evaluate.comparison import Comparison
 from teramind.evaluate.measure import Lattice
 from teramind.expression.raster import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
+from teramind.images.resample import open_images
 from teramind.split import Split
 from teramind.volume import VolumeLayout, open_level, volume_layout
 from teramind.volume.place import volume_place

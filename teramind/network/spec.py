@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,11 @@ class NetworkSpec:
         return (self.sections + 1) // 2
 
     @property
+    def first_image(self) -> int:
+        """Place of the first image section among the window's expression sections."""
+        return (self.sections - self.images) // 2
+
+    @property
     def channels(self) -> int:
         """Image channels of one patch, stain-major (stain, z)."""
         return len(self.stains) * self.images
@@ -133,10 +138,28 @@ class NetworkSpec:
             if own != value:
                 yield name, own, value
 
-    def misfits(self, path: str | Path, **wanted: Any) -> Iterator[str]:
+    def misfits(
+        self, path: str | Path, *, pixel_size_um: float | None = None, **sizes: Any
+    ) -> Iterator[str]:
         """One line per wanted size that this network, read from `path`, does not have."""
-        for name, own, value in self.differing(**wanted):
+        for name, own, value in self.differing(**sizes):
             yield f"network.{name}: {value}, but the checkpoint {path} has {own}"
+        if not self.fits_pixels(pixel_size_um):
+            yield (
+                f"plane.pixel_size_um: {pixel_size_um}, but the checkpoint {path} was trained at "
+                f"{self.pixel_size_um}"
+            )
+
+    def require_panel(self, panel: Sequence[str], raster: str | Path) -> None:
+        """Refuse a raster whose first genes are not those that the network reads."""
+        if len(panel) < self.genes:
+            raise UserError(f"raster {raster}: {len(panel)} genes, the network reads {self.genes}")
+        for i, (read, held) in enumerate(zip(self.panel, panel, strict=False)):
+            if read != held:
+                raise UserError(
+                    f"raster {raster}: gene {i} is {held}, the network reads {read} there; bin the "
+                    "expression with the checkpoint's panel"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready form; `from_dict` reads it back."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from teramind.config import Config, Train
+from teramind.engine.slab import device_for
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
@@ -17,7 +18,6 @@ from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware
 from teramind.plan.measure import measure_here
 from teramind.plan.tissue import Mask, wanted_patches
-from teramind.slab import device_for
 
 PUBLISHED: dict[str, Any] = {"genes": 229, "base": 64, "embed": 512}
 """Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""

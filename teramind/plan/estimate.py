@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from teramind.config import Config
+from teramind.engine.solver import SOLVERS
 from teramind.plan import rates
 from teramind.plan.assume import Assumptions
 from teramind.plan.jobs import files_left, jobs_per_rule
@@ -16,7 +17,6 @@ from teramind.plan.memory import job_bytes, process_bytes, workspace_bytes
 from teramind.plan.simulate import simulate
 from teramind.plan.times import JobTimes, StateBytes
 from teramind.plan.work import drawn_slabs, phase_work, wanted_work
-from teramind.solver import SOLVERS
 from teramind.units import MEBI
 from teramind.volume import VolumeLayout
 from teramind.volume.planned import planned_volume

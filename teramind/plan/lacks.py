@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from math import ceil
 
 from teramind.config import Config
-from teramind.job_memory import slab_job_megabytes
-from teramind.noise import PUBLISHED_TILE
+from teramind.engine.noise import PUBLISHED_TILE
 from teramind.plan import rates
 from teramind.plan.estimate import Plan
 from teramind.plan.hardware import Hardware
+from teramind.run.job_memory import slab_job_megabytes
 from teramind.units import GIBI, duration, size
 
 UNTIMED = (
@@ -75,6 +75,6 @@ def _noise_seconds(config: Config) -> float:
     layout = config.layout()
     drawn = 0
     for slab in layout.slabs(0):
-        tiles = layout.frame(slab, 0).rounded_out(PUBLISHED_TILE)
-        drawn += tiles.height * tiles.width * len(layout.windows_of(slab))
+        tiles = layout.read(slab, 0).rounded_out(PUBLISHED_TILE)
+        drawn += tiles.area * len(layout.windows_of(slab))
     return drawn * len(config.network.stains) * config.windows.generated / rates.NOISE_PER_SECOND

@@ -88,14 +88,14 @@ def one_phase(spec: NetworkSpec, *, rows: int, cols: int) -> Layout:
     windows = Windows(sections=spec.sections, planes=1)
     windows = Windows(sections=spec.sections, planes=windows.depth + 2 * windows.first)
     region = Rect(0, 0, rows * spec.patch, cols * spec.patch)
-    return Layout(region, region, spec.patch, max(rows, cols) * spec.patch, windows, 1, 1)
+    return Layout.whole(region, patch=spec.patch, windows=windows, steps=1)
 
 
 def _measure(asked: dict[str, Any]) -> Hardware:
     """What the process of its own does."""
     import torch
 
-    from teramind import slab as _  # noqa: F401 - a job's imports
+    from teramind.engine import slab as _  # noqa: F401 - a job's imports
     from teramind.network import Network
     from teramind.network.fast import for_inference
     from teramind.network.precision import set_precision
@@ -143,9 +143,9 @@ class _Clock:
 
 def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
     """Seconds of one step of `rows` x `cols` patches."""
-    from teramind.diffusion import sampling_steps
-    from teramind.generate import Generator
-    from teramind.noise import PhiloxNoise
+    from teramind.engine.generate import Generator
+    from teramind.engine.noise import PhiloxNoise
+    from teramind.engine.solver import sampling_steps
 
     spec, layout = network.spec, one_phase(network.spec, rows=rows, cols=cols)
     generator = Generator(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from teramind.config import Config
+from teramind.engine.solver import SOLVERS
 from teramind.geometry import Layout
 from teramind.network import NetworkSpec
 from teramind.plan import rates
@@ -13,7 +14,6 @@ from teramind.plan.hardware import speed
 from teramind.plan.memory import FLOAT
 from teramind.plan.simulate import Course, Job
 from teramind.plan.work import PhaseWork
-from teramind.solver import SOLVERS
 
 
 class StateBytes:
@@ -100,5 +100,4 @@ class JobTimes:
 
 def _pixels(layout: Layout, job: Job) -> int:
     """Pixels of a slab's core in all its windows."""
-    core = layout.core(*job)
-    return core.height * core.width * len(layout.windows_of(job[0]))
+    return layout.core(*job).area * len(layout.windows_of(job[0]))

@@ -15,7 +15,7 @@ from teramind.block_means import LONGEST
 from teramind.evaluate.baseline import Regression
 from teramind.expression.raster import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
+from teramind.images.resample import open_images
 from teramind.report.pictures import Floats, Grey, Grid, averaged, bin_means
 from teramind.volume import VolumeLayout, open_level, volume_layout
 from teramind.volume.place import volume_place

@@ -7,14 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from teramind.diffusion import (
-    OUTSIDE,
-    balanced_weight,
-    noisy_patches,
-    sections_there,
-    to_patches,
-    worth_learning,
-)
 from teramind.errors import UserError
 from teramind.files import digest
 from teramind.network import Network
@@ -22,6 +14,14 @@ from teramind.network.initial import Readout, has_room, start_as_copy
 from teramind.network.initial_genes import wake_genes
 from teramind.schedule import TRAINING_STEPS
 from teramind.training.dataset import Batch, WindowSource
+from teramind.training.objective import (
+    OUTSIDE,
+    balanced_weight,
+    noisy_patches,
+    sections_there,
+    to_patches,
+    worth_learning,
+)
 
 FIRST, BATCHES = 10**9, 32
 """First and number of the batches that are measured: beyond any training step."""

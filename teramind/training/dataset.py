@@ -27,7 +27,7 @@ AnyCut = TypeVar("AnyCut")
 
 
 class Batch(NamedTuple):
-    """b training windows of p x p aligned patches (W = p P pixels); see `diffusion.window_loss`."""
+    """b training windows of p x p aligned patches (W = p P pixels); see `objective.window_loss`."""
 
     image: Tensor
     inside: Tensor

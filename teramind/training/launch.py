@@ -79,5 +79,5 @@ def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: 
     if status:
         printed = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line.partition("error: ")[2] for line in printed if line.startswith("error: ")]
-        raise UserError(lines[0] if lines else f"training: status {status}; see {log}")
+        raise UserError(*dict.fromkeys(lines or [f"training: status {status}; see {log}"]))
     return files.checkpoint.exists()

@@ -144,7 +144,7 @@ class TileWindows(RandomWindows[TileCut]):
     def _image(self, cut: TileCut) -> tuple[np.ndarray, np.ndarray]:
         """Window of the images in [-1, 1] and where it is inside, (stain z, W, W) both."""
         spec, (part, box) = self.spec, self._part(cut)
-        first = cut.start + (spec.sections - spec.images) // 2 - PADDING[spec.sections]
+        first = cut.start + spec.first_image - PADDING[spec.sections]
         planes = range(first, first + spec.images)
         pixels = read_image(
             self.tiles[cut.tile].image,

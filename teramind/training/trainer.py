@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from teramind.config import Train
-from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
 from teramind.network.initial import carries_copy, fix_copy
@@ -33,7 +32,8 @@ from teramind.training.calibration import (
 )
 from teramind.training.dataset import Batch, WindowSource
 from teramind.training.interruption import interruption
-from teramind.training.losses import progress_line
+from teramind.training.loss_curve import progress_line
+from teramind.training.objective import OUTSIDE, balanced_weight, window_loss, worth_learning
 from teramind.training.parallel import Team
 from teramind.training.rate import rate_at
 from teramind.training.resume import read_state, write_state
@@ -150,7 +150,7 @@ class Trainer:
                     self._report((now - started) / (self.step - self.first))
                 if now - saved > 60 * self.settings.save_minutes and not self.finished:
                     self._look_and_save()
-                    saved = now
+                    saved = time.monotonic()  # a look may take longer than save_minutes
             if self.finished or not end.asked:
                 self._look_and_save()
             elif self.team.leads:  # whoever sent SIGTERM soon kills

@@ -18,7 +18,7 @@ from teramind.files import atomic_path
 from teramind.network import Network
 from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import WindowSource
-from teramind.training.losses import draw_losses, write_table
+from teramind.training.loss_curve import draw_losses, write_table
 from teramind.training.trainer import Trainer
 
 BATCHES = 8

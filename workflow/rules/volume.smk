@@ -6,7 +6,7 @@ SLIDES = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
 
 def receipts_of(wildcards):
     """Receipts of all slabs that hold a section."""
-    window = (int(wildcards.section) - layout.windows.first) // layout.windows.depth
+    window = layout.windows.of(int(wildcards.section))
     slabs = layout.slabs_of_window(window, LAST)
     return [results(f"volume/receipts/{slab}.json") for slab in slabs]
 

@@ -1,6 +1,6 @@
 """Adapter of the rule `bin_expression`."""
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.expression.bin_expression import bin_expression

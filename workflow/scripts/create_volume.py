@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
@@ -12,5 +12,6 @@ with job(snakemake) as config:
 
     volume, layout = Path(snakemake.params.volume), planned_volume(config)
     create_volume(volume, layout)
-    record = {"shape": layout.shape, "levels": layout.levels, "metadata": read_metadata(volume)}
+    metadata = read_metadata(volume, root=volume)
+    record = {"shape": layout.shape, "levels": layout.levels, "metadata": metadata}
     write_json(snakemake.output[0], record)

@@ -1,6 +1,6 @@
 """Adapter of the rule `evaluate_section`."""
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.evaluate.jobs import evaluate_section
