@@ -23,7 +23,7 @@ rule all:
     input:
         RECEIPTS,
         PYRAMIDS,
-        slides,
+        SLIDES,
         ATTENTION_RECEIPTS,
         ATTENTION_RESULTS,
         EVALUATION,
@@ -46,9 +46,9 @@ rule attention_all:
 
 onstart:
     # Not a rule's work: a record that is made again would hide from Snakemake what else changed.
-    record = Path(results("provenance.json"))
-    if changed or outdated(settings, record):
-        update_provenance(settings, record, project=Path(workflow.basedir))
+    record, project = Path(results("provenance.json")), Path(workflow.basedir)
+    if DATA_NEEDED and (changed or outdated(settings, record, project=project)):
+        update_provenance(settings, record, project=project)
 
 
 onsuccess:

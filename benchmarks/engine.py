@@ -19,7 +19,6 @@ import argparse
 import json
 import platform
 import resource
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.network.fast import for_inference
+from teramind.run.provenance import git_revision
 
 ROOT = Path(__file__).parents[1]
 FULL = NetworkSpec(64, 4, ("DAPI", "PolyT"), 229, 64, 512)
@@ -186,12 +186,6 @@ def bfloat16_ratio(edge: int = 32, channels: int = 64) -> float:
     return median(ratios)
 
 
-def revision() -> str:
-    """The revision of the code that was timed."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+changes"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="the engine against the published scheme")
@@ -226,7 +220,7 @@ def main() -> None:
         "device": device(),
         "threads": given.threads,
         "base": given.base,
-        "revision": revision(),
+        "revision": git_revision(ROOT),
     }
     record = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **machine, **line}
     record |= {"bfloat16_convolution": bfloat16, "full": full, "bundled": small}

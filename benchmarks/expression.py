@@ -47,8 +47,8 @@ settings = {
     "molecules": MoleculeSettings(columns=MoleculeColumns(section="section")),
     "tiles": TileSettings(genes=len(asked["panel"])),
 }
-extent = asked.pop("extent")
-made = bin_expression(**asked, extent=extent and Rect(*extent), settings=settings[asked["kind"]])
+extent, kind = asked.pop("extent"), asked.pop("kind")
+made = bin_expression(**asked, extent=extent and Rect(*extent), settings=settings[kind])
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([made["molecules_in_raster"], used.ru_utime + used.ru_stime, used.ru_maxrss]))
 """

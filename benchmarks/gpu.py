@@ -24,13 +24,13 @@ from baseline import PlainNetwork, patches_of_tile
 from engine import FULL, ROOT, make_network
 from numpy.typing import NDArray
 
-from teramind.diffusion import sampling_steps
-from teramind.generate import Generator
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import sampling_steps
 from teramind.geometry import BIN, Layout, Rect, Slab, Windows
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.noise import PhiloxNoise
 
 STEPS, PHASES = 15, 3
 BRAIN = Rect(256, 256, 286 * 256, 414 * 256)
@@ -94,7 +94,7 @@ def run_slab(engine: Generator, windows: int, phase: int = 1) -> tuple[int, floa
     """Patches stepped and seconds of one phase of the middle slab, window by window."""
     slabs = [Slab(window, 1, 1) for window in range(windows)]
     work = sum(engine.work(slab, phase) for slab in slabs)
-    state = noise(engine, engine.frame(slabs[0], phase).grown(engine.network.spec.half))
+    state = noise(engine, engine.layout.computed(slabs[0], phase).grown(engine.network.spec.half))
     return work, timed(lambda: [engine.run_phase(slab, phase, lambda _: state) for slab in slabs])
 
 
@@ -187,7 +187,7 @@ def brain_work(engine: Generator) -> float:
     layout, spec = engine.layout, engine.network.spec
     windows = Windows(sections=spec.sections, planes=SECTIONS)
     inner = sum(engine.work(Slab(0, 1, 1), phase) for phase in range(PHASES))
-    return inner * (BRAIN.height * BRAIN.width / layout.slab**2) * len(windows)
+    return inner * (BRAIN.area / layout.slab**2) * len(windows)
 
 
 if __name__ == "__main__":

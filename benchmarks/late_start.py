@@ -19,29 +19,28 @@ import torch
 from numpy.typing import NDArray
 from solvers import PHANTOM_SEED, ROOT, judge, make_data
 
-from teramind.diffusion import Step, sampling_steps
-from teramind.expression import Raster
-from teramind.generate import Generator
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import Step, sampling_steps
+from teramind.engine.state import to_grey
+from teramind.expression.raster import Raster
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, load_network
 from teramind.network.fast import for_inference
-from teramind.noise import PhiloxNoise
-from teramind.state import to_grey
 
 SKIPPED = (0, 4, 6, 8, 10, 12, 13)
 """Steps left out before each start."""
 
 
 class NoisyTruth:
-    """True images (c, z, y, x) with the noise of a timestep; see `teramind.noise.Noise`."""
+    """True images (c, z, y, x) with the noise of a timestep; see `teramind.engine.noise.Noise`."""
 
     def __init__(self, images: NDArray[np.uint8], noise: PhiloxNoise, alpha: float) -> None:
         self.images, self.noise, self.alpha = images, noise, alpha
 
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """The noisy images of `rect`: (stain, z, height, width)."""
-        box = (slice(rect.y, rect.bottom), slice(rect.x, rect.right))
-        true = self.images[:, list(sections), *box] / np.float32(127.5) - 1
+        true = self.images[:, list(sections), *rect.slices] / np.float32(127.5) - 1
         noisy = self.alpha**0.5 * true + (1 - self.alpha) ** 0.5 * self.noise(rect, sections)
         return noisy.astype(np.float32)
 
@@ -52,15 +51,8 @@ def finish(
     """Images (c, z, y, x) after `schedule`, from the true ones with the noise of its first step."""
     spec, whole = network.spec, Rect(0, 0, *real.shape[2:])
     noise = PhiloxNoise(seed=PHANTOM_SEED, stains=len(spec.stains), patch=spec.patch)
-    layout = Layout(
-        bounds=whole,
-        region=whole,
-        patch=spec.patch,
-        slab=whole.height,
-        windows=Windows(sections=spec.sections, planes=spec.images),
-        steps=len(schedule),
-        phases=1,
-    )
+    windows = Windows(sections=spec.sections, planes=spec.images)
+    layout = Layout.whole(whole, patch=spec.patch, windows=windows, steps=len(schedule))
     generator = Generator(
         network=for_inference(network),
         expression=Raster.open(raster),
@@ -70,7 +62,7 @@ def finish(
     )
     (slab,) = layout.slabs(0)
     state = generator.run_phase(slab, 0, generator.initial(slab.window))
-    return to_grey(np.nan_to_num(state, nan=-1.0)).reshape(real.shape)
+    return to_grey(state).reshape(real.shape)
 
 
 def main() -> None:

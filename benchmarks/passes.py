@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from teramind.diffusion import sampling_steps
-from teramind.generate import Generator
-from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.phase_plane import touched
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import parts_of
+from teramind.geometry import EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network
-from teramind.noise import PhiloxNoise
-from teramind.phase_plane import touched
-from teramind.state import parts_of
+from teramind.plan.measure import EvenExpression
 
 SLAB, STEPS, PHASES = 2048, 15, 3
 
@@ -36,25 +34,13 @@ class Counts(NamedTuple):
     written: int
 
 
-class Everywhere:
-    """Expression of one molecule in every bin."""
-
-    def counts(self, *, sections: range, rect: Rect) -> NDArray[np.uint8]:
-        """One molecule of one gene."""
-        return np.ones((rect.height // BIN, rect.width // BIN, len(sections), 1), np.uint8)
-
-    def totals(self, *, section: int, rect: Rect) -> NDArray[np.int64]:
-        """One molecule."""
-        return np.ones((rect.height // BIN, rect.width // BIN), np.int64)
-
-
 def count(network: Network) -> Counts:
     """Count for a slab of 2048 pixels with neighbours all round, 15 steps in 3 phases."""
     spec, whole = network.spec, Rect(0, 0, 5 * SLAB, 5 * SLAB)
     windows = Windows(sections=spec.sections, planes=spec.images)
     layout = Layout(whole, whole, spec.patch, SLAB, windows, STEPS, PHASES)
     noise = PhiloxNoise(seed=0, stains=len(spec.stains), patch=spec.patch)
-    generator = Generator(network, Everywhere(), noise, layout, sampling_steps(STEPS))
+    generator = Generator(network, EvenExpression(genes=1), noise, layout, sampling_steps(STEPS))
     slab = Slab(0, 2, 2)
     phases = [generator.masks(slab, phase) for phase in range(PHASES)]
     decoded = sum(mask.sum() for masks in phases for mask in masks)
@@ -74,10 +60,10 @@ def _read(layout: Layout, slab: Slab, phase: int) -> float:
     before = layout.core(slab, phase - 1)
     # Stitching reads the row and the column of pixels across the lower and the right seam.
     stitched = Rect(before.y, before.x, before.height + 1, before.width + 1)
-    frame = layout.frame(slab, phase) if phase < PHASES else stitched
+    frame = layout.read(slab, phase) if phase < PHASES else stitched
     right, below = slab._replace(col=slab.col + 1), slab._replace(row=slab.row + 1)
     sources = layout.sources(slab, phase) if phase < PHASES else [slab, right, below]
-    margin = layout.margin(phase - 1)
+    margin = layout.read_margin(phase - 1)
     parts = [part for s in sources for part in parts_of(layout.core(s, phase - 1), margin)]
-    read = sum(part.height * part.width for part in parts if part.cut(frame) != EMPTY)
-    return 4 * read / (before.height * before.width)
+    read = sum(part.area for part in parts if part.cut(frame) != EMPTY)
+    return 4 * read / before.area

@@ -28,8 +28,10 @@ import yaml
 from teramind.config import parse_config
 from teramind.network import load_network
 from teramind.plan.assume import assume
-from teramind.plan.estimate import MEBI, JobTimes, estimate
+from teramind.plan.estimate import estimate
+from teramind.plan.times import JobTimes
 from teramind.plan.work import phase_work
+from teramind.units import MEBI
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "resources" / "phantom.safetensors"

@@ -28,17 +28,17 @@ import numpy as np
 import torch
 import yaml
 
-import teramind.slab
-import teramind.stitch
+import teramind.engine.slab
+import teramind.engine.stitch
 from teramind.config import Config, parse_config
-from teramind.expression import RasterWriter
+from teramind.engine.slab import generate_slab
+from teramind.engine.stitch import stitch_slab
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Slab
 from teramind.network import Network, NetworkSpec
 from teramind.network.unet import Encoded
-from teramind.slab import generate_slab
-from teramind.stitch import stitch_slab
-from teramind.volume import build_pyramid, create_volume
-from teramind.wsi import export_section
+from teramind.volume import VolumeLayout, build_pyramid, create_volume
+from teramind.volume.wsi import export_section
 
 ROOT = Path(__file__).parents[1]
 TILE, ROWS, COLS = 256, 286, 414
@@ -177,12 +177,12 @@ def write_raster(path: Path, config: Config, molecules: int) -> None:
 def path(edge: int, slab: int, phases: int) -> None:
     """Run every job of a plane of two sections with the stand-in."""
     network, meter = FreeNetwork(), Meter()
-    teramind.slab.load_network = lambda path: network
-    teramind.slab.set_precision = lambda loaded, dtype: None
-    teramind.slab.for_inference = lambda loaded: loaded
-    teramind.slab.load_parts = meter.counting(teramind.slab.load_parts)
-    teramind.stitch.load_parts = meter.counting(teramind.stitch.load_parts)
-    teramind.stitch.load_state = meter.counting(teramind.stitch.load_state)
+    teramind.engine.slab.load_network = lambda path: network
+    teramind.engine.slab.set_precision = lambda loaded, dtype: None
+    teramind.engine.slab.for_inference = lambda loaded: loaded
+    teramind.engine.slab.load_parts = meter.counting(teramind.engine.slab.load_parts)
+    teramind.engine.stitch.load_parts = meter.counting(teramind.engine.stitch.load_parts)
+    teramind.engine.stitch.load_state = meter.counting(teramind.engine.stitch.load_state)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = settings(folder, height=edge, width=edge, sections=2, slab=slab, phases=phases)
@@ -213,12 +213,14 @@ def _run_slabs(config: Config, folder: Path, meter: Meter) -> int:
     layout, peak = config.layout(), 0
     create_volume(
         folder / "volume.zarr",
-        shape=(2, 2, layout.region.height, layout.region.width),
-        slab=layout.slab,
-        pixel_size_um=0.12,
-        section_spacing_um=200,
-        stains=config.network.stains,
-        attributes={},
+        VolumeLayout(
+            shape=(2, 2, layout.region.height, layout.region.width),
+            slab=layout.slab,
+            pixel_size_um=0.12,
+            section_spacing_um=200,
+            stains=config.network.stains,
+            attributes={},
+        ),
     )
 
     def state(slab: Slab, phase: int) -> Path:

@@ -23,6 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from teramind.engine.region import generate_region
 from teramind.evaluate.headline import headline
 from teramind.evaluate.measure import NUCLEAR_STAIN, Lattice, Scene
 from teramind.evaluate.nuclei import find_nuclei
@@ -31,7 +32,6 @@ from teramind.expression.molecules import MoleculeColumns, MoleculeSettings
 from teramind.geometry import Rect
 from teramind.network import Network, load_network
 from teramind.phantom import make_phantom, write_phantom
-from teramind.region import generate_region
 from teramind.schedule import SolverName
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,6 @@ def make_data(folder: Path, network: Network, edge: int) -> tuple[Path, NDArray[
     raster = folder / "raster.zarr"
     bin_expression(
         source=folder / "molecules.parquet",
-        kind="molecules",
         raster_path=raster,
         panel=list(spec.panel),
         sections=spec.images,
@@ -111,7 +110,7 @@ def judge(
 
 def cut(image: NDArray[np.uint8], rect: Rect) -> NDArray[np.uint8]:
     """Pixels of a rectangle."""
-    return image[rect.y : rect.bottom, rect.x : rect.right]
+    return image[rect.slices]
 
 
 def curves(

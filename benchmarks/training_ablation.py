@@ -25,15 +25,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from teramind.diffusion import alpha_at, balanced_weight, window_loss
-from teramind.expression import Raster, RasterWriter
+from teramind.config import Train
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom
-from teramind.split import draw_split
+from teramind.split import random_split
+from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
-from teramind.training.rate import TrainSettings
-from teramind.training.start import calibration
+from teramind.training.objective import alpha_at, balanced_weight, window_loss
 from teramind.training.trainer import Trainer
 
 SIZE, PIXEL_UM, SPACING_UM = 768, 0.6, 10.0
@@ -107,12 +108,14 @@ def train_arm(
     spec = NetworkSpec(
         32, 4, STAINS, len(raster.panel), base, embed=64, panel=raster.panel, pixel_size_um=PIXEL_UM
     )
-    split = draw_split(Rect(0, 0, SIZE, SIZE), block=192, guard=32, validation=0.2, test=0, seed=0)
+    split = random_split(
+        Rect(0, 0, SIZE, SIZE), block=192, guard=32, validation=0.2, test=0, seed=0
+    )
     windows = TrainingWindows(pairs, spec, edge=edge, batch=1, seed=0, closed=split.closed("train"))
     judged = TrainingWindows(
         pairs, spec, edge=3, batch=1, seed=1, closed=split.closed("validation")
     )
-    settings = TrainSettings(
+    settings = Train(
         steps=10**6,
         learning_rate=learning_rate,
         schedule="constant",
@@ -145,7 +148,7 @@ def train_arm(
 def judge(network: Network, windows: TrainingWindows, spread: Tensor) -> tuple[float, float]:
     """Mean balanced loss, and what borders add to it, on fixed windows, noise and timesteps."""
     found = []
-    for batch in calibration(windows):
+    for batch in calibration_batches(windows):
         weight = balanced_weight(batch.t, spread)
         losses = (
             window_loss(network, **batch._asdict(), weight=weight, borders=borders).item()

@@ -23,11 +23,14 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
-from teramind.images import open_images, resample_images
+from teramind.images.resample import open_images, resample_images
 from teramind.network import NetworkSpec
+from teramind.plan.measure import process_memory
 from teramind.training.dataset import PairedImages, TrainingWindows
+from teramind.units import MEBI
 
 GENES, SECTIONS, DENSITY = 229, 4, 5e9 / (50 * 100_000 * 70_000)
 SHAPES = {"published: 2 x 2 patches of 64": (64, 2), "3 x 3 patches of 32": (32, 3)}
@@ -72,19 +75,13 @@ def write_molecules(folder: Path, edge: int) -> Path:
     return path
 
 
-def peak_mib() -> float:
-    """Most memory this process ever held; `ru_maxrss` would remember that of its parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def measure(folder: Path, patch: int, edge: int) -> dict[str, float]:
     """Read windows for some seconds of CPU time."""
     spec = NetworkSpec(patch, 4, ("DAPI", "PolyT"), GENES, base=2, embed=8)
     pairs = PairedImages(
         open_images(folder / "images.zarr", spec.stains), Raster.open(folder / "raster")
     )
-    before = peak_mib()
+    before = process_memory("VmHWM") / MEBI
     windows = TrainingWindows(pairs, spec, edge=edge, batch=4, seed=0)
     windows(0)
     started, cpu, steps = time.monotonic(), time.process_time(), 0
@@ -96,7 +93,7 @@ def measure(folder: Path, patch: int, edge: int) -> dict[str, float]:
         "windows per CPU second": 4 * steps / used,
         "windows per second now": 4 * steps / (time.monotonic() - started),
         "MiB before": before,
-        "MiB at the peak": peak_mib(),
+        "MiB at the peak": process_memory("VmHWM") / MEBI,
     }
 
 

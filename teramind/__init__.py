@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from teramind.attention.matrices import gene_attention as gene_attention
+    from teramind.engine.region import generate_region as generate_region
     from teramind.expression.tiles import import_tiles as import_tiles
     from teramind.network.checkpoint import load_network as load_network
-    from teramind.region import generate_region as generate_region
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "gene_attention": "teramind.attention.matrices",
-    "generate_region": "teramind.region",
+    "generate_region": "teramind.engine.region",
     "import_tiles": "teramind.expression.tiles",
     "load_network": "teramind.network.checkpoint",
 }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from teramind import commands
 from teramind.errors import UserError
-from teramind.job import describe
+from teramind.run.job import describe
 
 
 def parser() -> argparse.ArgumentParser:

@@ -36,6 +36,16 @@ class Rect(NamedTuple):
         """First column right of the rectangle."""
         return self.x + self.width
 
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Slices of the rectangle in an array that covers the plane from pixel (0, 0)."""
+        return slice(self.y, self.bottom), slice(self.x, self.right)
+
     def grown(self, margin: int) -> Rect:
         """The rectangle with `margin` more pixels on every side."""
         return Rect(
@@ -53,12 +63,19 @@ class Rect(NamedTuple):
         y, x = self.y // step * step, self.x // step * step
         return Rect(y, x, -(-self.bottom // step) * step - y, -(-self.right // step) * step - x)
 
-    def within(self, outer: Rect) -> tuple[slice, slice]:
-        """Slices of this rectangle in an array that covers `outer`."""
-        return (
-            slice(self.y - outer.y, self.bottom - outer.y),
-            slice(self.x - outer.x, self.right - outer.x),
-        )
+    def blocks(self, edge: int) -> Iterator[Rect]:
+        """Cut the rectangle into blocks of `edge` pixels, row by row, the last ones smaller."""
+        for y in range(self.y, self.bottom, edge):
+            for x in range(self.x, self.right, edge):
+                yield Rect(y, x, edge, edge).cut(self)
+
+    def within(self, outer: Rect, step: int = 1) -> tuple[slice, slice]:
+        """Slices of this rectangle in an array that covers `outer`, an element every `step` pixels.
+
+        The edges of both must be multiples of `step`.
+        """
+        y, x = (self.y - outer.y) // step, (self.x - outer.x) // step
+        return slice(y, y + self.height // step), slice(x, x + self.width // step)
 
 
 EMPTY = Rect(0, 0, 0, 0)
@@ -95,6 +112,19 @@ class Windows:
         """Number of sections that are generated: the depth of the volume."""
         return max(self.planes - 2 * self.first, 0)
 
+    @property
+    def drawn(self) -> range:
+        """The sections that are generated."""
+        return range(self.first, self.first + self.generated)
+
+    def of(self, section: int) -> int:
+        """The window that generates a section."""
+        return self.z(section) // self.depth
+
+    def z(self, section: int) -> int:
+        """Place of a section in the volume, which begins with `first`."""
+        return section - self.first
+
     def __len__(self) -> int:
         return -(-self.generated // self.depth)
 
@@ -104,14 +134,14 @@ class Windows:
         return range(start, start + self.sections)
 
     def images(self, window: int) -> range:
-        """Sections that `window` generates; those from `first + generated` on are dropped."""
+        """Sections that `window` generates; those behind the last of `drawn` are dropped."""
         start = self.first + window * self.depth
         return range(start, start + self.depth)
 
     def kept(self, window: int) -> range:
         """Sections that `window` generates and the volume has."""
         sections = self.images(window)
-        return sections[: max(self.first + self.generated - sections.start, 0)]
+        return sections[: max(self.drawn.stop - sections.start, 0)]
 
 
 class Slab(NamedTuple):
@@ -179,6 +209,14 @@ class Layout:
                 f"{-(-self.steps * self.patch // self.slab)}"
             )
 
+    @classmethod
+    def whole(
+        cls, region: Rect, *, patch: int, windows: Windows, steps: int, bounds: Rect | None = None
+    ) -> Layout:
+        """A region in one slab and one phase; `bounds` are its own edges by default."""
+        slab = max(region.height, region.width)
+        return cls(bounds or region, region, patch, slab, windows, steps, phases=1)
+
     def phase_steps(self, phase: int) -> range:
         """Steps (0 is the first, at the largest timestep) of `phase`, as even as can be."""
         return range(phase * self.steps // self.phases, (phase + 1) * self.steps // self.phases)
@@ -215,11 +253,16 @@ class Layout:
         """Pixels of a slab that are wanted at the end of `phase`."""
         return self.rect(slab).cut(self.wanted(phase))
 
-    def frame(self, slab: Slab, phase: int) -> Rect:
-        """Pixels of the state before `phase` that a slab reads in it."""
-        return self.core(slab, phase).grown(self.margin(phase - 1)).cut(self.bounds)
+    def computed(self, slab: Slab, phase: int) -> Rect:
+        """Pixels that `phase` computes for a slab: its core and the frame around it."""
+        frame = (len(self.phase_steps(phase)) - 1) * self.patch
+        return self.core(slab, phase).grown(frame).cut(self.bounds)
 
-    def margin(self, phase: int) -> int:
+    def read(self, slab: Slab, phase: int) -> Rect:
+        """Pixels of the state before `phase` that a slab reads in it."""
+        return self.computed(slab, phase).grown(self.patch // 2).cut(self.bounds)
+
+    def read_margin(self, phase: int) -> int:
         """Pixels from its edge that a slab's neighbours read of its state at the end of `phase`.
 
         After the last phase it is the row of pixels across the seam.
@@ -299,4 +342,4 @@ class Layout:
     @property
     def voxels(self) -> int:
         """Voxels of one stain in the region."""
-        return self.region.height * self.region.width * self.windows.generated
+        return self.region.area * self.windows.generated

@@ -9,7 +9,7 @@ from teramind.errors import UserError
 TRAINING_STEPS = 1000
 
 SolverName = Literal["published", "ddim", "dpm-solver++"]
-"""How a step is taken; `teramind.solver` computes it."""
+"""How a step is taken; `teramind.engine.solver` computes it."""
 
 MEMORY_PLANES: dict[SolverName, int] = {"published": 1, "ddim": 1, "dpm-solver++": 2}
 """How many times the channels of the state a solver's memory has."""

@@ -75,7 +75,7 @@ def whole_plane(plane: Rect, test: Rect | None) -> Split:
     return Split(plane=plane, guard=0, train=(plane,), validation=(), test=test)
 
 
-def draw_split(
+def random_split(
     plane: Rect,
     *,
     block: int,

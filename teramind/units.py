@@ -1,10 +1,12 @@
-"""Times, amounts and lengths in words."""
+"""Times, amounts and lengths in words, and what a length can be."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 DAY = 86400
+MEBI, GIBI = 1 << 20, 1 << 30
 
 
 def duration(seconds: float) -> str:
@@ -39,6 +41,11 @@ def scale_bar(width_um: float) -> tuple[float, str]:
     length = max(step * power for step in (1, 2, 5) if step * power <= width_um / 4)
     label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
     return 100 * length / width_um, label
+
+
+def is_length(value: Any) -> bool:
+    """Whether a value that was read from a file is a length, or None where none is known."""
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
 def _three_digits(number: float) -> str:

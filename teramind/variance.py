@@ -12,15 +12,3 @@ def alphas_cumprod() -> NDArray[np.float64]:
     """Alpha-bar of every training timestep, (1000,), for linear betas from 1e-4 to 0.02."""
     betas = np.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=np.float64)
     return np.cumprod(1 - betas).astype(np.float64)
-
-
-LEVELS = 1.7
-"""Standard deviation of the noise levels that are learned: the log of noise over signal."""
-
-
-def learned_quantiles() -> NDArray[np.float64]:
-    """Part of the learned noise levels up to each training timestep, (1000,); see `LEVELS`."""
-    alpha = alphas_cumprod()
-    level = np.log((1 - alpha) / alpha) / 2
-    weight = np.exp(-np.square(level / LEVELS) / 2) * np.gradient(level)
-    return np.cumsum(weight) / weight.sum()

@@ -1,8 +1,9 @@
 """An evaluation as the workflow makes it: the baseline, section by section, then the table."""
 
-from teramind.evaluate import Sources, evaluate, evaluate_section, fit_baseline
-from teramind.evaluate.place import volume_place
+from teramind.evaluate.jobs import evaluate, evaluate_section, fit_baseline
+from teramind.evaluate.sources import Sources
 from teramind.volume import volume_layout
+from teramind.volume.place import volume_place
 
 
 def evaluate_volume(

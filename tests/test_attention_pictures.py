@@ -7,7 +7,7 @@ from teramind.attention.joint import CELLS, STEP, read_joint
 from teramind.attention.pathways import Pathway, channel_names, map_kinds
 from teramind.attention.pictures import display_limits, read_section
 from teramind.evaluate.structure import smooth
-from teramind.volume import create_volume, write_slab
+from teramind.volume import VolumeLayout, create_volume, write_slab
 
 SHAPE = (2, 70, 50)
 """Sections and bins; neither edge is a multiple of a place."""
@@ -41,15 +41,17 @@ def volume(tmp_path_factory):
     names = channel_names(pathway, 4)
     create_volume(
         path,
-        shape=(len(names), *SHAPE),
-        slab=80,
-        pixel_size_um=8.0,
-        section_spacing_um=10.0,
-        stains=names,
-        attributes={"pathway": "A", "genes": list(GENES), "kinds": list(KINDS)},
-        dtype="float32",
-        colours=pathway.colours * len(KINDS),
-        together=len(names),
+        VolumeLayout(
+            shape=(len(names), *SHAPE),
+            slab=80,
+            pixel_size_um=8.0,
+            section_spacing_um=10.0,
+            stains=names,
+            attributes={"pathway": "A", "genes": list(GENES), "kinds": list(KINDS)},
+            dtype="float32",
+            colours=pathway.colours * len(KINDS),
+            together=len(names),
+        ),
     )
     voxels = np.concatenate([MAPS[kind] for kind in KINDS])
     write_slab(path, voxels=voxels, z=0, y=0, x=0)

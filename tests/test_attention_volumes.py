@@ -1,5 +1,8 @@
 """The volumes of pathways are made for what the network reads, and others' are removed."""
 
+import shutil
+
+import numpy as np
 import pytest
 from workflow_project import config_with, write_network
 
@@ -7,8 +10,10 @@ from teramind.attention.volumes import create_pathway_volumes, volume_path
 from teramind.config import parse_config
 from teramind.errors import UserError
 from teramind.expression.raster_writer import RasterWriter
+from teramind.files import write_json
 from teramind.geometry import Rect
-from teramind.volume import volume_layout
+from teramind.volume import volume_layout, write_slab
+from teramind.volume.verify import verify
 
 PANEL = ("Gad1", "Slc17a7", "Th", "Vip")
 
@@ -39,11 +44,12 @@ def create(tmp_path):
 def test_genes_beyond_those_that_the_network_reads_are_refused(create):
     with pytest.raises(UserError, match=r"not on the panel of 3 genes: Vip \(A\)"):
         create({"A": ("Gad1", "Vip")})
-    assert create({"A": ("Gad1", "th")}) == {"A": ["Gad1", "Th"]}
+    assert create({"A": ("Gad1", "th")})["pathways"] == {"A": ["Gad1", "Th"]}
 
 
 def test_a_network_that_is_yet_to_learn_reads_all_genes(create):
-    assert create({"A": ("Gad1", "Vip")}, trained=False) == {"A": ["Gad1", "Vip"]}
+    made = create({"A": ("Gad1", "Vip")}, trained=False)
+    assert made["pathways"] == {"A": ["Gad1", "Vip"]}
 
 
 def draw(folder, *names):
@@ -100,3 +106,44 @@ def test_what_is_no_volume_is_refused_and_stays(create, tmp_path):
     with pytest.raises(UserError, match=r"A\.zarr is not a volume of teramind"):
         create({"A": ("Gad1", "Th")})
     assert (path / "mine").exists()
+
+
+@pytest.mark.parametrize("lost", ["A.zarr", "A.zarr/zarr.json", "A.zarr/0/zarr.json"])
+def test_a_pathway_that_is_gone_comes_back_by_a_repair_and_a_run(create, tmp_path, lost):
+    folder = tmp_path / "attention"
+    receipt = folder / "receipts/w00_r00_c00.json"
+    write_json(folder / "layout.json", create({"A": ("Gad1", "Th"), "B": ("Th", "Slc17a7")}))
+    draw_maps(folder, receipt)
+    assert "are as they were written" in verify(tmp_path, repair=False, threads=1)
+    whole = files(folder)
+    shutil.rmtree(folder / lost) if lost == "A.zarr" else (folder / lost).unlink()
+    with pytest.raises(UserError, match=r"A\.zarr/(0/)?zarr\.json: differs"):
+        verify(tmp_path, repair=True, threads=1)
+    if not receipt.exists():
+        draw_maps(folder, receipt)
+    assert files(folder) == whole
+    assert "are as they were written" in verify(tmp_path, repair=False, threads=1)
+
+
+def test_a_record_without_metadata_still_stands_for_its_shards(create, tmp_path):
+    """As an older program wrote it."""
+    folder = tmp_path / "attention"
+    made = create({"A": ("Gad1", "Th"), "B": ("Th", "Slc17a7")})
+    write_json(folder / "layout.json", made["pathways"])
+    draw_maps(folder, folder / "receipts/w00_r00_c00.json")
+    assert "4 shards of 1 records" in verify(tmp_path, repair=False, threads=1)
+
+
+def draw_maps(folder, receipt):
+    """The maps of the first slab, and their receipt."""
+    shards = {}
+    for name in "AB":
+        channels = volume_layout(volume_path(folder, name)).shape[0]
+        voxels = np.full((channels, 2, 8, 8), 1, np.float32)
+        shards[name] = write_slab(volume_path(folder, name), voxels=voxels, z=0, y=0, x=0)
+    write_json(receipt, {"slab": receipt.stem, "shards": shards})
+
+
+def files(folder):
+    """The bytes of every file."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

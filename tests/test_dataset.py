@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from training_pair import FIELD, blob_windows, blobs, write_raster
 
 from teramind.errors import UserError
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, EMPTY, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
 from teramind.training.material import sizes_digest
@@ -75,7 +76,7 @@ def test_no_window_touches_what_is_closed(windows, rect):
 def test_what_a_closed_part_holds_is_never_seen(tmp_path, tiny_spec):
     holdout = Rect(0, 90, 128, 70)
     images = np.zeros((2, 2, FIELD.height, FIELD.width), np.uint8)
-    images[:, :, holdout.y : holdout.bottom, holdout.x : holdout.right] = 255
+    images[:, :, *holdout.slices] = 255
     raster = write_raster(tmp_path / "raster", [], sections=2)
     pairs = PairedImages(images, raster)
     windows = TrainingWindows(pairs, tiny_spec, edge=2, batch=8, seed=0, closed=[holdout])

@@ -9,21 +9,19 @@ from plane_noise import predict_noise
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from teramind.diffusion import (
-    Step,
+from teramind.engine.solver import Step, ddim, sampling_steps
+from teramind.engine.state import to_grey
+from teramind.errors import UserError
+from teramind.network import Network, NetworkSpec, load_network
+from teramind.schedule import TRAINING_STEPS, kept_timesteps
+from teramind.training.objective import (
     add_noise,
-    alphas_cumprod,
     balanced_weight,
-    ddim,
-    sampling_steps,
     to_patches,
     window_loss,
     worth_learning,
 )
-from teramind.errors import UserError
-from teramind.network import Network, NetworkSpec, load_network
-from teramind.schedule import TRAINING_STEPS, kept_timesteps
-from teramind.state import to_grey
+from teramind.variance import alphas_cumprod
 
 STRIDES = {stride: range(0, TRAINING_STEPS, stride) for stride in range(1, TRAINING_STEPS + 1)}
 POSSIBLE = {len(kept) for kept in STRIDES.values()}
@@ -116,9 +114,9 @@ def test_grey_levels_are_rounded_down_and_cut(state):
     assert grey == (0 if exact < 0 else 255 if exact > 255 else int(exact))
 
 
-def test_grey_levels_run_from_black_to_white():
-    state = np.array([-np.inf, -1, 0, 1, np.inf], np.float32)
-    assert to_grey(state).tolist() == [0, 0, 127, 255, 255]
+def test_grey_levels_run_from_black_to_white_and_background_is_black():
+    state = np.array([-np.inf, -1, 0, 1, np.inf, np.nan], np.float32)
+    assert to_grey(state).tolist() == [0, 0, 127, 255, 255, 0]
     assert to_grey(state).dtype == np.uint8
 
 

@@ -9,13 +9,14 @@ import zarr
 from evaluated import evaluate_volume
 
 from teramind.errors import UserError
-from teramind.evaluate import Lattice
 from teramind.evaluate.baseline import fit_regression
 from teramind.evaluate.headline import headline
-from teramind.expression import Raster, RasterWriter
+from teramind.evaluate.measure import Lattice
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report.facts import verdicts
-from teramind.volume import create_volume, write_slab
+from teramind.volume import VolumeLayout, create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS = 96, 128, 2
 FIELD = Rect(0, 0, HEIGHT, WIDTH)
@@ -38,12 +39,14 @@ def files(tmp_path):
         volume = tmp_path / "volume.zarr"
         create_volume(
             volume,
-            shape=generated.shape,
-            slab=max(generated.shape),
-            pixel_size_um=0.5,
-            section_spacing_um=10.0,
-            stains=("DAPI", "PolyT")[: len(generated)],
-            attributes={"first_section": section, "first_pixel": corner},
+            VolumeLayout(
+                shape=generated.shape,
+                slab=max(generated.shape),
+                pixel_size_um=0.5,
+                section_spacing_um=10.0,
+                stains=("DAPI", "PolyT")[: len(generated)],
+                attributes={"first_section": section, "first_pixel": corner},
+            ),
         )
         write_slab(volume, voxels=generated, z=0, y=0, x=0)
         if molecules is None:
@@ -253,7 +256,7 @@ def test_without_real_images_the_volume_is_judged_by_itself(files):
 @pytest.mark.parametrize("brighter", [0, 50])
 def test_the_frechet_distance_of_real_images_is_its_floor(files, monkeypatch, brighter):
     """A network of one feature per row of pixels stands in for those that need weights."""
-    rows = "teramind.evaluate.compare.feature_network"
+    rows = "teramind.evaluate.jobs.feature_network"
     monkeypatch.setattr(rows, lambda name: lambda images: images.mean(2))
     monkeypatch.setattr("teramind.evaluate.frechet.TILE", 16)
     real = noise(13)

@@ -35,7 +35,6 @@ def cells(counts=None, *, number=30, path, matrix=sparse.csr_matrix):
 def run(source, folder, *, panel=PANEL, sections=1, extent=None, **settings):
     return bin_expression(
         source=source,
-        kind="cells",
         raster_path=folder / "raster.zarr",
         panel=panel,
         sections=sections,
@@ -70,7 +69,7 @@ def test_names_may_stand_beside_the_ids_of_genes_and_two_ids_may_share_one(tmp_p
     data.var["symbol"] = pd.Categorical(["Gad1", "Slc17a7", "Gad1", "Blank-1"])
     data.var.index = [f"ENSMUSG{k}" for k in range(4)]
     data.write_h5ad(tmp_path / "c.h5ad")
-    run(tmp_path / "c.h5ad", tmp_path, panel=PANEL[:2], gene_key="symbol")
+    run(tmp_path / "c.h5ad", tmp_path, panel=PANEL[:2], gene="symbol")
     raster = Raster.open(tmp_path / "raster.zarr")
     found = raster.counts(sections=[0], rect=raster.extent).sum((0, 1, 2))
     assert found.tolist() == [data.X[:, [0, 2]].sum(), data.X[:, 1].sum()]
@@ -81,7 +80,7 @@ def test_a_column_of_names_that_is_not_there_is_named_beside_those_that_are(tmp_
     data.var["symbol"] = [*PANEL, "Blank-1"]
     data.write_h5ad(tmp_path / "c.h5ad")
     with pytest.raises(UserError, match=r"no var\['name'\]; present: symbol"):
-        run(tmp_path / "c.h5ad", tmp_path, gene_key="name")
+        run(tmp_path / "c.h5ad", tmp_path, gene="name")
 
 
 def test_molecules_lie_inside_the_disc_of_their_cell_and_fill_it(tmp_path):
@@ -114,13 +113,13 @@ def test_neither_chunks_nor_other_cells_move_a_molecule(tmp_path, monkeypatch):
     np.testing.assert_array_equal(dense[0], dense[2])
 
 
-def test_sections_follow_the_values_of_the_section_key(tmp_path):
+def test_sections_follow_the_values_of_the_section_column(tmp_path):
     data = cells(path=tmp_path / "c.h5ad")
     summary = run(
         tmp_path / "c.h5ad",
         tmp_path,
         sections=2,
-        section_key="slice",
+        section="slice",
         section_values=["ant", "post"],
     )
     sums = [data[data.obs["slice"] == value].X[:, :3].sum() for value in ("ant", "post")]
@@ -164,10 +163,10 @@ def test_a_layer_replaces_x(tmp_path):
     ("settings", "message"),
     [
         ({"spatial_key": "xy"}, r"no obsm\['xy'\]; present: spatial"),
-        ({"section_key": "z"}, r"no obs\['z'\]; present: .*slice"),
+        ({"section": "z"}, r"no obs\['z'\]; present: .*slice"),
         ({"layer": "raw"}, r"no layers\['raw'\]; present: normalised"),
-        ({"section_key": "slice"}, "values without a section"),
-        ({"section_key": "slice", "section_values": ["ant"]}, "without a section: 'post'"),
+        ({"section": "slice"}, "values without a section"),
+        ({"section": "slice", "section_values": ["ant"]}, "without a section: 'post'"),
     ],
 )
 def test_absent_keys_and_values_are_named(tmp_path, settings, message):

@@ -80,6 +80,8 @@ def test_reading_a_raster_needs_no_table_libraries():
     heavy = ["pyarrow", "pandas", "anndata", "h5py", "scipy", "torch", "matplotlib"]
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({heavy}))\n"
-        "from teramind.expression import Raster, RasterWriter, match_genes, read_panel"
+        "from teramind.expression.panel import match_genes, read_panel\n"
+        "from teramind.expression.raster import Raster\n"
+        "from teramind.expression.raster_writer import RasterWriter"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -36,7 +36,6 @@ def save(frame, path):
 def run(source, folder, *, columns=COLUMNS, settings=None, **changes):
     arguments = {
         "source": source,
-        "kind": "molecules",
         "raster_path": folder / "raster.zarr",
         "panel": PANEL,
         "sections": 2,
@@ -136,8 +135,8 @@ def test_origin_moves_pixel_zero(tmp_path):
 def test_pixel_units_need_no_pixel_size(tmp_path):
     frame = pd.DataFrame({"gene": "Th", "x": [15, 16], "y": [0, 79], "z": 0})
     source = save(frame, tmp_path / "m.csv")
-    columns = MoleculeColumns(section="z", units="pixel")
-    run(source, tmp_path, columns=columns, sections=1, pixel_size_um=None, minimum_overlap=0)
+    settings = {"units": "pixel"}
+    run(source, tmp_path, settings=settings, sections=1, pixel_size_um=None, minimum_overlap=0)
     total = Raster.open(tmp_path / "raster.zarr").totals(section=0, rect=Rect(0, 0, 80, 80))
     assert np.argwhere(total).tolist() == [[0, 0], [4, 1]]
 
@@ -343,14 +342,6 @@ def test_um_coordinates_need_a_pixel_size(tmp_path):
     source = save(table(), tmp_path / "m.csv")
     with pytest.raises(UserError, match="pixel_size_um"):
         MoleculeTable(source, settings=MoleculeSettings(), pixel_size_um=None)
-
-
-def test_an_unknown_kind_and_settings_of_another_kind_are_refused(tmp_path):
-    source = save(table(), tmp_path / "m.csv")
-    with pytest.raises(UserError, match=r"'spots'.*molecules, cells, tiles expected"):
-        run(source, tmp_path, kind="spots")
-    with pytest.raises(TypeError, match="MoleculeSettings given for cells"):
-        run(source, tmp_path, kind="cells")
 
 
 @pytest.mark.parametrize(

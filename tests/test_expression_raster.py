@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.errors import UserError
-from teramind.expression import BLOCK, Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_format import BLOCK
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.spill import RECORD, Spill, sum_records
 from teramind.files import remove_leftovers
 from teramind.geometry import BIN, Rect

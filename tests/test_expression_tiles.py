@@ -62,7 +62,6 @@ def test_golden_tiles_bin_like_any_other_source(shared, tmp_path):
     import_tiles(tiles, tmp_path / "a", panel=PANEL, genes=500)
     bin_expression(
         source=tiles,
-        kind="tiles",
         raster_path=tmp_path / "b",
         panel=PANEL,
         sections=4,
@@ -255,7 +254,6 @@ def test_a_zip_is_read_in_place_like_its_folder(tmp_path):
 def bin_tiles(source, raster, *, panel=PANEL[:3], settings=TileSettings(genes=3), **options):  # noqa: B008
     return bin_expression(
         source=source,
-        kind="tiles",
         raster_path=raster,
         panel=panel,
         sections=2,

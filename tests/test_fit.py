@@ -5,7 +5,7 @@ from workflow_project import config_with, write_network
 
 from teramind.config import parse_config
 from teramind.errors import UserError
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 
 TRAINING = {
     "network__checkpoint": "train",

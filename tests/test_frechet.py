@@ -243,11 +243,31 @@ INCEPTION_FEATURES = (
 
 
 def test_inception_is_that_of_pytorch_fid(tmp_path):
-    torch.save(inception_weights(), tmp_path / "inception.pth")
+    last = {"fc.weight": torch.ones(1008, 2048)}
+    torch.save(inception_weights() | last, tmp_path / "inception.pth")
     found = feature_network(str(tmp_path / "inception.pth"))(np.stack([SLOPE, 255 - SLOPE]))
     assert found.shape == (2, 2048)
     np.testing.assert_allclose(found[0, 64::128], INCEPTION_FEATURES, rtol=1e-3, atol=1e-3)
     assert np.abs(found[0] - found[1]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"fc.weight": torch.ones(1000, 1)}, r"fc\.weight for 1000 classes; FID's .* has 1008"),
+        ({"fc.weight": 3}, "not the weights of this network: "),
+        ({}, r"not the weights of this network: .*Conv2d_1a_3x3.* is missing"),
+        ({"Conv2d_1a_3x3.conv.weight": torch.ones(32, 5, 3, 3)}, "not the weights of .*channels"),
+    ],
+    ids=["torchvision", "no layer", "a layer missing", "a layer of another shape"],
+)
+def test_weights_of_another_inception_are_refused(tmp_path, weights, said):
+    """Torchvision's layers have the names of FID's."""
+    path = tmp_path / "other.pth"
+    torch.save({"Mixed_7c.branch_pool.conv.weight": torch.ones(1)} | weights, path)
+    with pytest.raises(UserError, match=rf"^evaluation\.frechet: .*other\.pth: {said}") as caught:
+        feature_network(str(path))
+    assert "\n" not in str(caught.value)
 
 
 class Explosive:

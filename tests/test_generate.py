@@ -11,20 +11,20 @@ from plane_noise import predict_noise
 from torch.nn import functional as F
 from workflow_project import config_with
 
-from teramind import slab as jobs
 from teramind.config import parse_config
-from teramind.diffusion import ddim, sampling_steps, to_patches
+from teramind.engine import slab as jobs
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.region import generate_region
+from teramind.engine.solver import SOLVERS, ddim, sampling_steps
+from teramind.engine.state import SavedStates, parts_of, to_grey
 from teramind.errors import UserError
-from teramind.expression import RasterWriter
-from teramind.generate import Generator
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, EMPTY, Layout, Rect, Slab, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.noise import PhiloxNoise
-from teramind.region import generate_region
-from teramind.solver import SOLVERS
-from teramind.state import SavedStates, parts_of, to_grey
+from teramind.training.objective import to_patches
 
 P = 32
 STEPS = 4
@@ -118,7 +118,7 @@ def make_generator(
 
 def parts_near(layout, states, slab, phase):
     """What a slab's job reads of the states that the phase before left, and nothing else."""
-    near, margin = layout.frame(slab, phase), layout.margin(phase - 1)
+    near, margin = layout.read(slab, phase), layout.read_margin(phase - 1)
     return [
         (part, state[:, *part.within(rect)])
         for rect, state in (states[source] for source in layout.sources(slab, phase))
@@ -353,8 +353,8 @@ def everywhere(precise):
 def test_what_is_computed_together_or_kept_changes_nothing(
     precise, everywhere, monkeypatch, batch, gene_bytes
 ):
-    monkeypatch.setattr("teramind.phase_plane.BATCH", batch)
-    monkeypatch.setattr("teramind.gene_features.GENE_BYTES", gene_bytes)
+    monkeypatch.setattr("teramind.engine.phase_plane.BATCH", batch)
+    monkeypatch.setattr("teramind.engine.gene_features.GENE_BYTES", gene_bytes)
     state = around_islands(precise, 0)
     drawn = np.isfinite(state)
     assert drawn.sum() == 5 * P * P
@@ -374,7 +374,7 @@ def test_each_step_computes_no_more_patches_than_the_steps_after_it_read(precise
 
 def test_nothing_is_held_beyond_the_bounds(precise):
     generator = make_generator(precise, bounds=ROI, schedule=sampling_steps(200))
-    assert generator.frame(Slab(0, 0, 0), 0) == ROI
+    assert generator.layout.computed(Slab(0, 0, 0), 0) == ROI
     masks = generator.masks(Slab(0, 0, 0), 0)
     assert all(mask.shape == (2, 2) and mask.all() for mask in masks)
 
@@ -421,7 +421,7 @@ def test_in_bfloat16_the_state_stays_float32_and_the_image_close():
 @pytest.mark.parametrize("able", [True, False])
 def test_bfloat16_is_refused_where_it_would_be_slower(monkeypatch, able):
     config = parse_config(config_with(generate__precision="bfloat16"))
-    monkeypatch.setattr(jobs, "has_bfloat16", lambda: able)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: able)
     if able:
         assert jobs.device_for(config) == "cpu"
         return

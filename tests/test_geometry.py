@@ -50,8 +50,7 @@ def painted(layout, rects):
     for rect in rects:
         assert rect.cut(bounds) == rect
         assert not any(edge % p for edge in rect)
-        rows, cols = rect.within(bounds)
-        times[rows.start // p : rows.stop // p, cols.start // p : cols.stop // p] += 1
+        times[rect.within(bounds, step=p)] += 1
     return times
 
 
@@ -90,6 +89,16 @@ def test_slices_address_a_rectangle_inside_another(a, b):
     assert plane[shared.within(a)].ravel().tolist() == wanted
 
 
+@fast
+@given(rects, st.integers(1, 7))
+def test_blocks_cover_a_rectangle_once_row_by_row(rect, edge):
+    blocks = [*rect.blocks(edge)]
+    assert blocks == sorted(blocks)
+    assert len(blocks) == -(-rect.height // edge) * -(-rect.width // edge)
+    assert all(max(block.height, block.width) <= edge for block in blocks)
+    assert sorted(p for block in blocks for p in pixels(block)) == sorted(pixels(rect))
+
+
 @pytest.mark.parametrize(("sections", "windows"), [(1, 50), (4, 25), (8, 12), (16, 6)])
 def test_fifty_sections_make_the_published_windows(sections, windows):
     assert len(Windows(sections=sections, planes=50)) == windows
@@ -109,10 +118,12 @@ def test_windows_generate_every_section_once_amid_its_expression(sections, plane
     images = [z for w in range(len(windows)) for z in windows.images(w)]
     assert images == list(range(windows.first, windows.first + len(images)))
     assert windows.generated <= len(images) < windows.generated + windows.depth
+    assert [windows.z(section) for section in windows.drawn] == list(range(windows.generated))
     for w in range(len(windows)):
         read, made = windows.expression(w), windows.images(w)
         assert len(read) == sections
         assert made.start - read.start == (sections - windows.depth) // 2
+        assert {windows.of(section) for section in made} == {w}
 
 
 def test_one_section_suffices_for_windows_of_four():

@@ -1,5 +1,7 @@
 """Real images reach the network's pixel size exactly, or are refused with a reason."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -8,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.errors import UserError
-from teramind.images import open_images, resample_images
+from teramind.geometry import Rect
+from teramind.images.resample import open_images, require_plane, resample_images
 
 STAINS = ("DAPI", "PolyT")
 
@@ -180,7 +183,7 @@ def test_tiles_of_any_pixel_size_join(tmp_path, monkeypatch):
     source = write(tmp_path / "a.ome.tif", a, names=None)
     whole = resample(source, stains=("DAPI",), pixel_size_um=0.77)
     (tmp_path / "again").mkdir()
-    monkeypatch.setattr("teramind.images._TILE", 50**2)
+    monkeypatch.setattr("teramind.images.resample._TILE", 50**2)
     again = write(tmp_path / "again" / "a.ome.tif", a, names=None)
     np.testing.assert_array_equal(resample(again, stains=("DAPI",), pixel_size_um=0.77), whole)
 
@@ -245,13 +248,19 @@ def test_ome_zarr_is_read_like_ome_tiff(tmp_path, version):
     np.testing.assert_array_equal(found, block_mean(a[::-1], 2))
 
 
-def test_ome_zarr_may_have_one_time_point(tmp_path):
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda path, a: write(path, a, "TCZYX"),
+        lambda path, a: write_zarr(path, a, version="0.4", axes="tczyx"),
+    ],
+    ids=["OME-TIFF", "OME-Zarr"],
+)
+def test_an_image_may_have_one_time_point(tmp_path, made):
     a = pixels(2, 1, 40, 60)
-    source = write_zarr(tmp_path / "a.zarr", a[None], version="0.4", axes="tczyx")
-    np.testing.assert_array_equal(resample(source), block_mean(a, 2))
-    more = np.repeat(a[None], 2, 0)
-    source = write_zarr(tmp_path / "b.zarr", more, version="0.4", axes="tczyx")
-    assert refusal(source).endswith("has 2 time points; needs one")
+    np.testing.assert_array_equal(resample(made(tmp_path / "one", a[None])), block_mean(a, 2))
+    two = made(tmp_path / "two", np.repeat(a[None], 2, 0))
+    assert refusal(two).endswith("has 2 time points; needs one")
 
 
 def test_a_scale_of_all_levels_of_an_ome_zarr_is_applied_after_that_of_its_own(tmp_path):
@@ -330,7 +339,7 @@ def test_pixels_in_one_piece_are_read_in_parts(tmp_path, monkeypatch, byteorder)
     metadata |= {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     source = tmp_path / "a.ome.tif"
     tifffile.imwrite(source, planes, ome=True, metadata=metadata, byteorder=byteorder)
-    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.images.source.LARGEST", 100 * 100)
     found = resample(source, white=dict.fromkeys(STAINS, 255))
     np.testing.assert_array_equal(found, block_mean(planes, 2))
 
@@ -339,7 +348,7 @@ def test_large_pieces_that_are_compressed_are_refused_with_a_remedy(tmp_path, mo
     source = tmp_path / "a.ome.tif"
     metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(source, pixels(200, 300), ome=True, metadata=metadata, compression="zlib")
-    monkeypatch.setattr("teramind.source_image.LARGEST", 100 * 100)
+    monkeypatch.setattr("teramind.images.source.LARGEST", 100 * 100)
     assert "write it in tiles, of 512 x 512 pixels" in refusal(source, stains=("DAPI",))
 
 
@@ -358,6 +367,17 @@ def test_resampled_images_are_opened_again(tmp_path):
     images = open_images(tmp_path / "out.zarr", STAINS)
     assert images.shape == (2, 3, 20, 30)
     np.testing.assert_array_equal(images[:], found)
+
+
+def test_a_lost_file_is_not_taken_for_a_black_section(tmp_path):
+    """A section that is black has its file, too."""
+    a = pixels(2, 3, 40, 60)
+    a[:, 1] = 0
+    resample(write(tmp_path / "a.ome.tif", a))
+    assert not open_images(tmp_path / "out.zarr", STAINS)[:, 1].any()
+    (tmp_path / "out.zarr/c/1/2/0/0").unlink()
+    with pytest.raises(UserError, match=r"out\.zarr: c/1/2/0/0 is missing; remove all of it and"):
+        open_images(tmp_path / "out.zarr", STAINS)
 
 
 @pytest.mark.parametrize(
@@ -379,6 +399,31 @@ def test_a_place_without_an_array_is_not_opened(tmp_path):
     for name in ("absent.zarr", "group.zarr"):
         with pytest.raises(UserError, match=f"{name}: no Zarr array there"):
             open_images(tmp_path / name, STAINS)
+
+
+@pytest.mark.parametrize("sections", [2, 3])
+def test_images_may_lack_sections_of_the_plane(sections):
+    images = zarr.array(pixels(2, 2, 40, 60))
+    require_plane(images, Rect(0, 0, 40, 60), sections=sections, path="images", tolerance=32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ((2, 7, 40, 60), "7 sections, but plane.sections is 2"),
+        ((2, 2, 72, 60), "72 x 60 pixels, but the plane ends at 40 x 60"),
+    ],
+)
+def test_images_of_another_plane_are_refused(shape, fault):
+    """Seven focal planes of one section are no seven sections: six would be compared with none."""
+    with pytest.raises(UserError, match=f"^images: {re.escape(fault)}; images and expression must"):
+        require_plane(
+            zarr.array(pixels(*shape)),
+            Rect(0, 0, 40, 60),
+            sections=2,
+            path="images",
+            tolerance=32,
+        )
 
 
 def test_the_real_dentate_gyrus_comes_to_its_true_resolution(shared, tmp_path):

@@ -9,13 +9,13 @@ import torch
 import yaml
 from workflow_project import config_with
 
-from teramind.job import describe
+from teramind.run.job import describe
 
 JOB = """
 import sys
 from types import SimpleNamespace
 import yaml
-from teramind.job import job
+from teramind.run.job import job
 
 asked = yaml.safe_load(sys.stdin)
 with job(SimpleNamespace(config=asked, output=[], params=[], log=["job.log"])):

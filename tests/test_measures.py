@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr
 
-from teramind.evaluate.blocks import BLOCK, ENOUGH_PARTS, Tally, blocks_of, estimate, ratio
+from teramind.evaluate.blocks import BLOCK, ENOUGH_PARTS, Tally, estimate, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
@@ -33,22 +33,10 @@ from teramind.evaluate.nuclei import (
 from teramind.evaluate.structure import correlation, pair_sums, smooth
 from teramind.geometry import Rect
 
-SIDE = st.integers(1, 300)
-
 
 def texture(seed, shape=(256, 256), sigma=2.0):
     field = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
     return np.clip(120 + 40 * field / field.std(), 0, 255).astype(np.uint8)
-
-
-@given(y=st.integers(-50, 50), x=st.integers(-50, 50), height=SIDE, width=SIDE)
-@settings(max_examples=40, deadline=None)
-def test_blocks_cover_a_rectangle_once(y, x, height, width):
-    seen = np.zeros((height, width), int)
-    for block in blocks_of(Rect(y, x, height, width)):
-        assert max(block.height, block.width) <= BLOCK
-        seen[block.within(Rect(y, x, height, width))] += 1
-    assert (seen == 1).all()
 
 
 def test_the_interval_of_a_mean_is_that_of_theory():
@@ -70,11 +58,11 @@ def test_one_block_has_no_interval():
 def test_a_tally_keeps_every_block_in_a_bounded_number_of_parts(height, width):
     area = Rect(7, -3, height, width)
     tally = Tally[str](area, least=BLOCK)
-    for block in blocks_of(area):
+    for block in area.blocks(BLOCK):
         tally.add("pixels", block, np.array([block.height * block.width, 1.0]))
     total = tally.estimate("pixels", lambda sums: sums[0])
     assert total.value == height * width
-    assert min(len(list(blocks_of(area))), ENOUGH_PARTS) <= total.parts < 4 * ENOUGH_PARTS
+    assert min(len(list(area.blocks(BLOCK))), ENOUGH_PARTS) <= total.parts < 4 * ENOUGH_PARTS
     assert tally.estimate("nothing", ratio).parts == 0
 
 
@@ -86,7 +74,7 @@ def test_the_interval_of_a_mean_is_as_wide_as_chance_where_texture_is_wide(sigma
         grain = np.random.default_rng(seed).standard_normal((256, 256))
         field = gaussian_filter(grain, sigma_um / (cell * 0.4), mode="wrap")
         tally = Tally[str](area, 25 / 0.4)
-        for block in blocks_of(area):
+        for block in area.blocks(BLOCK):
             cut = field[Rect(*(edge // cell for edge in block)).within(Rect(0, 0, 256, 256))]
             tally.add("grey", block, np.array([cut.sum(), cut.size]))
         found.append(tally.estimate("grey", ratio))
@@ -97,7 +85,7 @@ def test_the_interval_of_a_mean_is_as_wide_as_chance_where_texture_is_wide(sigma
 def test_correlation_of_summed_blocks_is_pearsons():
     a, b = texture(1), texture(2) // 2 + texture(1) // 2
     whole = Rect(0, 0, *a.shape)
-    sums = [pair_sums(a[c], b[c]) for c in (block.within(whole) for block in blocks_of(whole))]
+    sums = [pair_sums(a[c], b[c]) for c in (block.within(whole) for block in whole.blocks(BLOCK))]
     assert correlation(np.sum(sums, 0)) == pytest.approx(pearsonr(a.ravel(), b.ravel())[0])
 
 

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 from scipy import stats
 from scipy.special import ndtri
 
+from teramind.engine.noise import PhiloxNoise, PublishedNoise
 from teramind.geometry import Rect
-from teramind.noise import PhiloxNoise, PublishedNoise, tiles
 
 WHOLE = Rect(32, 64, 96, 128)
 few = settings(max_examples=25)
@@ -56,7 +56,7 @@ def test_no_two_seeds_sections_stains_or_patches_share_noise():
         for seed in (0, 1)
         for section in (0, 1, 2)
         for stain in (0, 1)
-        for tile in tiles(Rect(0, 0, 64, 64), 32)
+        for tile in Rect(0, 0, 64, 64).blocks(32)
     ]
     flat = np.stack([patch.ravel() for patch in patches])
     correlation = np.corrcoef(flat) - np.eye(len(flat))
@@ -98,15 +98,6 @@ def test_published_noise_counts_sections_from_the_volumes_first():
     all_made = PublishedNoise(sections=4, stains=2)(rect, range(4))
     without_outermost = PublishedNoise(sections=4, stains=2, first=1)(rect, range(1, 5))
     np.testing.assert_array_equal(without_outermost, all_made)
-
-
-@few
-@given(crops, st.sampled_from([1, 7, 32]))
-def test_tiles_cover_a_rectangle_without_excess(rect, edge):
-    places = [(tile.y, tile.x) for tile in tiles(rect, edge)]
-    rows = range(rect.y // edge, (rect.bottom - 1) // edge + 1)
-    cols = range(rect.x // edge, (rect.right - 1) // edge + 1)
-    assert places == [(row * edge, col * edge) for row in rows for col in cols]
 
 
 def test_published_noise_has_some_for_the_sections_that_are_dropped_behind_the_last():

@@ -1,6 +1,5 @@
 """Two processes learn what one does, and refuse windows that they cannot share."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -52,10 +51,10 @@ def test_two_processes_have_the_losses_of_one(tmp_path, tiny_spec):
 
 def test_pieces_add_up_to_the_whole_step(tmp_path, tiny_spec):
     windows = blob_windows(tmp_path / "pair", tiny_spec, batch=2)
-    settings = dataclasses.replace(SETTINGS, steps=2, dropout=0)
+    settings = SETTINGS.model_copy(update={"steps": 2, "dropout": 0})
     found = []
     for pieces in (1, 2):
-        asked = dataclasses.replace(settings, accumulate=pieces)
+        asked = settings.model_copy(update={"accumulate": pieces})
         trainer = Trainer(tiny_spec, windows, asked, tmp_path / f"in_{pieces}")
         trainer.run()
         found.append(trainer.losses)
@@ -108,7 +107,7 @@ def test_windows_that_cannot_be_shared_are_refused(
         Trainer(
             tiny_spec,
             windows,
-            dataclasses.replace(SETTINGS, accumulate=pieces),
+            SETTINGS.model_copy(update={"accumulate": pieces}),
             tmp_path,
             team=Team(0, processes),
         )

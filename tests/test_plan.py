@@ -9,11 +9,11 @@ from test_geometry import layouts
 from workflow_project import SIZE, Project, molecules, planned
 
 from teramind.config import parse_config
-from teramind.expression import RasterWriter
+from teramind.engine.generate import Generator
+from teramind.engine.phase_plane import touched
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN
-from teramind.phase_plane import touched
 from teramind.plan.assume import assume
 from teramind.plan.estimate import estimate
 from teramind.plan.tissue import wanted_patches

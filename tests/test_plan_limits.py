@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from test_geometry import layouts
 from workflow_project import ROOT, config_with, write_network
 
-from teramind import job_memory
 from teramind.__main__ import main
 from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.geometry import Layout, Rect, Windows
-from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.network import NetworkSpec
-from teramind.plan.assume import assume
-from teramind.plan.estimate import Assumptions, _dry_run_bytes, estimate, speed
+from teramind.plan.assume import Assumptions, assume
+from teramind.plan.estimate import _dry_run_bytes, estimate
 from teramind.plan.flops import PatchCost, patch_cost
-from teramind.plan.hardware import Hardware, find_hardware, known_hardware
+from teramind.plan.hardware import Hardware, find_hardware, known_hardware, speed
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
+from teramind.run import job_memory
+from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
 fast = settings(max_examples=60)
 SPEC = NetworkSpec(32, 4, ("DAPI", "PolyT"), 3, 2, 8)
@@ -218,7 +218,7 @@ def test_a_machine_without_the_gpu_asked_for_is_said(monkeypatch, gpus, noted):
 
 
 def test_what_a_job_here_would_refuse_is_not_measured(monkeypatch):
-    monkeypatch.setattr("teramind.slab.has_bfloat16", lambda: False)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: False)
     asked = config(generate__precision="bfloat16")
     with pytest.raises(UserError, match=r"^generate\.precision: bfloat16, .* by --hardware$"):
         assume(asked, hardware=None, workers=1)

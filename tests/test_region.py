@@ -7,17 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from teramind.diffusion import sampling_steps
+from teramind.engine.generate import Generator
+from teramind.engine.noise import make_noise
+from teramind.engine.region import generate_region
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import to_grey
 from teramind.errors import UserError
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.tiles import import_tiles
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import load_network
 from teramind.network.fast import for_inference
-from teramind.region import generate_region, make_noise
-from teramind.state import to_grey
 
 EXTENT = Rect(64, 32, 64, 96)
 """Pixels of the plane that the test rasters cover: 2 x 3 patches."""
@@ -52,10 +53,8 @@ def test_the_published_chain_is_repeated(shared, tmp_path):
     generator = Generator(
         network=for_inference(network),
         expression=Raster.open(tmp_path / "raster"),
-        noise=make_noise("published", seed=0, spec=network.spec, windows=windows),
-        layout=Layout(
-            bounds=plane, region=plane, patch=64, slab=768, windows=windows, steps=15, phases=1
-        ),
+        noise=make_noise("published", seed=0, stains=2, patch=64, windows=windows),
+        layout=Layout.whole(plane, patch=64, windows=windows, steps=15),
         schedule=sampling_steps(15),
     )
     state = generator.run_phase(Slab(0, 0, 0), 0, generator.initial(0)).reshape(2, 2, 512, 768)

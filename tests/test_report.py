@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -16,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teramind.block_means import LONGEST
-from teramind.evaluate import Lattice
-from teramind.expression import RasterWriter
+from teramind.evaluate.measure import Lattice
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.report import write_report
 from teramind.report.measures import measures_figure
 from teramind.report.pictures import Grid, averaged, bin_means
 from teramind.report.runtime import rule_times
 from teramind.report.sections import evenly_chosen
-from teramind.volume import build_pyramid, create_volume, write_slab
+from teramind.volume import VolumeLayout, build_pyramid, create_volume, write_slab
 
 HEIGHT, WIDTH, SECTIONS, SLAB = 96, 160, 2, 64
 SQUARE = Rect(16, 112, 32, 32)
@@ -75,12 +76,14 @@ def make_run(folder, *, height=HEIGHT, width=WIDTH, sections=SECTIONS, slab=SLAB
     volume = folder / f"volume {EVIL.replace('/', '')}.zarr"
     create_volume(
         volume,
-        shape=voxels.shape,
-        slab=slab,
-        pixel_size_um=0.5,
-        section_spacing_um=10.0,
-        stains=("DAPI", "PolyT"),
-        attributes={"first_section": 0, "first_pixel": [0, 0]},
+        VolumeLayout(
+            shape=voxels.shape,
+            slab=slab,
+            pixel_size_um=0.5,
+            section_spacing_um=10.0,
+            stains=("DAPI", "PolyT"),
+            attributes={"first_section": 0, "first_pixel": [0, 0]},
+        ),
     )
     for y in range(0, height, slab):
         for x in range(0, width, slab):
@@ -118,6 +121,7 @@ def write_records(folder):
             "attention": {"regions": "regions.geojson"},
         },
         "inputs": {"molecules.parquet": "0a1b"},
+        "later": [{"revision": "c0ffee", "versions": {"torch": "9.9"}}],
     }
     (folder / "provenance.json").write_text(json.dumps(record))
     rows = ["Gad1\texact\tGad1\t40", f"{EVIL}\tmissing\t\t0", "\textra\tZfp9\t3"]
@@ -244,7 +248,7 @@ def test_headings_nest(full):
 
 def test_the_summary_tells_what_was_generated(plain):
     assert f"{SECTIONS} sections of {HEIGHT} \N{MULTIPLICATION SIGN} {WIDTH} pixels" in plain.text
-    assert "from the places of 40 molecules of 1 gene by" in plain.text
+    assert "from the places of molecules of 1 gene (40 read in the plane) by" in plain.text
     assert "with seed 4711" in plain.text
     assert "Synthetic data." in plain.text
     assert f"Voxels, all stains {2 * SECTIONS * HEIGHT * WIDTH:,}" in plain.text
@@ -287,6 +291,7 @@ def test_genes_are_accounted_for(plain):
 def test_settings_are_listed(plain):
     assert plain.text.count("generate.steps 15") == 1
     assert "generate.region not set" in plain.text and "molecules.parquet 0a1b" in plain.text
+    assert "later.1.revision c0ffee later.1.versions.torch 9.9" in plain.text
 
 
 def test_a_bright_square_appears_at_its_place(plain):
@@ -338,6 +343,21 @@ def test_the_verdict_follows_the_numbers(tmp_path):
     assert "better in 2 of 2 sections" in text and "better in 0 of 2 sections" in text
 
 
+def test_what_the_real_images_are_too_few_for_is_named(tmp_path, full):
+    run = make_run(tmp_path)
+    optional = extras(tmp_path, run)
+    scores = json.loads(optional["evaluation"].read_text())
+    scores["sections"] = [row for row in scores["sections"] if row["section"] == 0]
+    few = {"stain": "DAPI", "area": "holdout", "tiles": 1, "generated": None, "real": None}
+    scores["frechet"] = [few]
+    optional["evaluation"].write_text(json.dumps(scores))
+    write_report(tmp_path / "r.html", **run, **optional)
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "1 of 2 sections are compared; the real images lack the others." in text
+    assert "sections are compared" not in full.text
+    assert "chet distance of DAPI: none, too few tiles of 128 pixels." in text
+
+
 def test_without_nuclei_the_figure_has_no_row_of_them(tmp_path):
     """Of a volume without DAPI none are found."""
     optional = extras(tmp_path, make_run(tmp_path))
@@ -376,7 +396,8 @@ def test_a_missing_part_leaves_no_trace(plain, full):
 
 
 def test_no_benchmarks_and_no_seams_leave_no_trace(tmp_path):
-    run = make_run(tmp_path) | {"benchmarks": None, "receipts": []}
+    run = make_run(tmp_path) | {"receipts": []}
+    shutil.rmtree(run["benchmarks"])
     write_report(tmp_path / "r.html", **run)
     text = Page((tmp_path / "r.html").read_text()).text
     assert "wall time" not in text and "Seam" not in text

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_generate import LAYOUTS, P, make_generator, precise, run_slabs  # noqa: F401 - a fixture
 
-from teramind.diffusion import Step, sampling_steps
+from teramind.engine.solver import SOLVERS, Step, sampling_steps
 from teramind.errors import UserError
 from teramind.schedule import TRAINING_STEPS
-from teramind.solver import SOLVERS
 
 SPREAD = 0.05
 """Standard deviation of the Gaussian images whose solution is known; far from the cut at 1."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from teramind.errors import UserError
 from teramind.geometry import BIN, EMPTY, Rect
-from teramind.report.split import draw_split as draw_picture
-from teramind.split import Split, draw_split, whole_plane
+from teramind.report.split import write_split_picture
+from teramind.split import Split, random_split, whole_plane
 from teramind.training.places import Places
 
 PLANE = Rect(0, 0, 1000, 1400)
@@ -27,7 +27,7 @@ splits = st.builds(
 
 def split_or_skip(plane, asked):
     try:
-        return draw_split(plane, **asked)
+        return random_split(plane, **asked)
     except UserError:
         assume(False)
 
@@ -79,14 +79,14 @@ def test_windows_of_different_parts_keep_the_guard_between_them(asked, size, nam
 
 
 def test_the_seed_alone_decides():
-    assert draw_split(PLANE, **ASKED) == draw_split(PLANE, **ASKED)
-    others = [draw_split(PLANE, **ASKED | {"seed": seed}) for seed in range(10)]
+    assert random_split(PLANE, **ASKED) == random_split(PLANE, **ASKED)
+    others = [random_split(PLANE, **ASKED | {"seed": seed}) for seed in range(10)]
     assert len({split.test for split in others}) > 3
     assert len({split.validation for split in others}) > 3
 
 
 def test_the_shares_are_about_those_asked_for():
-    split = draw_split(PLANE, **ASKED)
+    split = random_split(PLANE, **ASKED)
     whole = PLANE.height * PLANE.width
     assert split.test.height * split.test.width / whole == pytest.approx(0.2, abs=0.08)
     held = sum(r.height * r.width for r in split.validation)
@@ -94,14 +94,14 @@ def test_the_shares_are_about_those_asked_for():
 
 
 def test_inner_edges_lie_on_bins():
-    split = draw_split(PLANE, **ASKED)
+    split = random_split(PLANE, **ASKED)
     for rect in (*split.train, *split.validation):
         assert rect.y % BIN == 0 and rect.x % BIN == 0
 
 
 def test_a_box_named_by_hand_is_the_test_part():
     box = Rect(333, 111, 222, 444)
-    split = draw_split(PLANE, **ASKED, named=box)
+    split = random_split(PLANE, **ASKED, named=box)
     assert split.test == box
     assert all(rect.cut(box) == EMPTY for rect in (*split.train, *split.validation))
     alone = whole_plane(PLANE, box)
@@ -113,11 +113,11 @@ def test_a_box_named_by_hand_is_the_test_part():
 def test_a_split_that_leaves_nothing_to_train_on_is_refused_in_one_line(changes):
     fault = r"^reference\.split: \d+ block\(s\) of .* leave none to train on; make block .*smaller$"
     with pytest.raises(UserError, match=fault):
-        draw_split(PLANE, **ASKED | changes)
+        random_split(PLANE, **ASKED | changes)
 
 
 def test_a_split_is_read_as_it_was_written(tmp_path):
-    split = draw_split(PLANE, **ASKED)
+    split = random_split(PLANE, **ASKED)
     split.write(tmp_path / "split.json")
     assert Split.read(tmp_path / "split.json") == split
     (tmp_path / "split.json").write_text("{}")
@@ -126,16 +126,16 @@ def test_a_split_is_read_as_it_was_written(tmp_path):
 
 
 def test_the_parts_are_drawn_in_their_colours(tmp_path):
-    split = draw_split(PLANE, **ASKED)
+    split = random_split(PLANE, **ASKED)
     images = np.full((2, 1, PLANE.height, PLANE.width), 100, np.uint8)
-    draw_picture(split, images, tmp_path / "split.png")
+    write_split_picture(split, images, tmp_path / "split.png")
     pixels = imagecodecs.png_decode((tmp_path / "split.png").read_bytes())[..., :3].astype(int)
     red, _, blue = np.moveaxis(pixels, -1, 0)
     assert (red - blue > 25).mean() > 0.05 and (blue - red > 25).mean() > 0.1
 
 
 def test_a_brain_of_small_blocks_is_split_in_a_blink():
-    split = draw_split(
+    split = random_split(
         Rect(0, 0, 73216, 105984), block=256, guard=32, validation=0.1, test=0.1, seed=0
     )
     assert len(split.train) + len(split.validation) > 100_000

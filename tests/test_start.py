@@ -8,14 +8,15 @@ import torch
 from plane_noise import predict_both
 from training_pair import FIELD, SETTINGS, blob_windows, blobs, write_raster
 
-from teramind.diffusion import alphas_cumprod, balanced_weight, window_loss
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec, load_network, save_network
 from teramind.network.initial import Readout, copy_weights, start_as_copy
 from teramind.network.initial_genes import wake_genes
+from teramind.training.calibration import image_spread
 from teramind.training.dataset import PairedImages, TrainingWindows
-from teramind.training.start import image_spread
+from teramind.training.objective import balanced_weight, window_loss
 from teramind.training.trainer import Trainer
+from teramind.variance import alphas_cumprod
 
 ROOMY = NetworkSpec(patch=32, sections=4, stains=("DAPI", "PolyT"), genes=3, base=6, embed=64)
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from teramind.engine.state import SavedStates, load_parts, load_state, parts_of, save_states
 from teramind.errors import UserError
 from teramind.geometry import Rect
-from teramind.state import SavedStates, load_parts, load_state, parts_of, save_states
 
 IDENTITY = {"slab": "w00_r01_c02", "phase": "1", "run": "3f2a"}
 RECT = Rect(32, 64, 4, 6)

@@ -1,6 +1,7 @@
 """A config names published training tiles; the mouse that is left out only validates."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,9 +13,9 @@ from teramind.commands.train import run
 from teramind.config import missing_files, parse_config
 from teramind.errors import UserError
 from teramind.network import NetworkSpec, load_network
-from teramind.provenance import write_provenance
+from teramind.run.provenance import write_provenance
 from teramind.training.launch import run_training
-from teramind.training.material import TrainingFiles, open_material
+from teramind.training.material import TrainingFiles, open_material, sizes_digest
 from teramind.training.recipe import train_from_config
 
 PANEL = ("c", "a")
@@ -60,6 +61,24 @@ def test_a_network_is_learned_from_the_tiles(project, monkeypatch):
     assert validation["step"].tolist() == [3]
 
 
+def test_training_says_where_it_runs(project, monkeypatch, capsys):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    train = project.values["train"] | {"gpus": 1, "steps": 1}
+    train_from_config(parse_config(project.values | {"train": train}))
+    said = capsys.readouterr().out
+    assert said.startswith("training: on the CPU, ")
+    assert "train.gpus asks for 1 GPU, torch sees 0" in said
+
+
+def test_training_in_bfloat16_is_refused_where_it_would_be_slower(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr("teramind.network.device.has_bfloat16", lambda: False)
+    train = project.values["train"] | {"precision": "bfloat16"}
+    with pytest.raises(UserError, match=r"^train\.precision: bfloat16, but this CPU has no"):
+        train_from_config(parse_config(project.values | {"train": train}))
+
+
 def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     (project.folder / "panel.txt").write_text("\n".join(NAMES[:2]))
@@ -71,6 +90,21 @@ def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(pr
         spec = NetworkSpec(32, 4, ("DAPI", "PolyT"), 2, base=2, embed=8, panel=material.panel)
         found.append(material.windows(spec)(0).counts)
     assert torch.equal(*found) and found[0].any()
+
+
+def test_every_tile_tells_the_data_from_others(project, monkeypatch):
+    """A training that goes on would else notice only a change of the tiles that it cuts first."""
+    monkeypatch.chdir(project.folder)
+    files = TrainingFiles.of(project.config.results)
+
+    def found():
+        return sizes_digest(open_material(project.config, files).paths)
+
+    digests = [found()]
+    for tile in Path().glob("*_[12]/*"):
+        tile.write_bytes(tile.read_bytes() + b" ")
+        digests.append(found())
+    assert len(set(digests)) == len(digests) == 1 + 8
 
 
 def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(project, monkeypatch):
@@ -85,14 +119,26 @@ def test_training_by_hand_refuses_a_folder_that_belongs_to_other_settings(projec
 
 def test_processes_have_minutes_to_save_when_they_are_asked_to_end(project, monkeypatch):
     """A step on CPUs or a large state takes longer than the 30 seconds that torchrun grants."""
+    train_in_two_processes(project, monkeypatch, 'echo "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > granted')
+    assert int((project.folder / "granted").read_text()) >= 120
+
+
+def test_all_that_processes_find_wrong_is_said_once(project, monkeypatch):
+    said = "echo error: one; echo error: other; echo error: one"
+    with pytest.raises(UserError) as error:
+        train_in_two_processes(project, monkeypatch, f"({said}) > log; exit 1")
+    assert str(error.value).splitlines() == ["one", "other"]
+
+
+def train_in_two_processes(project, monkeypatch, script):
+    """Train with a shell script in the place of torchrun."""
     monkeypatch.chdir(project.folder)
     python = project.folder / "python"
-    python.write_text('#!/bin/sh\necho "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT" > granted\n')
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     project.configure(**project.values | {"train__gpus": 2, "train__batch": 2})
     run_training(project.config, project.values, threads=1, log=project.folder / "log")
-    assert int((project.folder / "granted").read_text()) >= 120
 
 
 def test_the_other_mouse_changes_nothing_that_is_learned(project, monkeypatch):

@@ -18,10 +18,10 @@ from training_tiles import (
     write_pair,
 )
 
-from teramind.diffusion import window_loss
 from teramind.errors import UserError
 from teramind.geometry import BIN
 from teramind.network import Network, NetworkSpec
+from teramind.training.objective import window_loss
 from teramind.training.tile_windows import TileWindows, listed_tiles
 
 

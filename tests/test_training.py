@@ -8,18 +8,20 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from training_pair import SETTINGS, blob_windows
 
-from teramind.diffusion import window_loss
+from teramind.config import Train
 from teramind.errors import UserError
 from teramind.network import Network
 from teramind.training.ahead import cut_ahead
 from teramind.training.dataset import ALL, Batch
-from teramind.training.rate import TrainSettings, rate_at
+from teramind.training.objective import window_loss
+from teramind.training.rate import rate_at
 from teramind.training.resume import saved_states
 from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer
 
@@ -32,7 +34,7 @@ def losses_on(network, batches):
 
 def test_thirty_steps_lower_the_loss(windows, tiny_spec, tmp_path):
     fixed = [windows(step) for step in range(1000, 1006)]
-    settings = dataclasses.replace(SETTINGS, steps=30, learning_rate=1e-2, ema=0.5)
+    settings = SETTINGS.model_copy(update={"steps": 30, "learning_rate": 1e-2, "ema": 0.5})
     trainer = Trainer(tiny_spec, windows, settings, tmp_path)
     before = losses_on(trainer.averaged(), fixed)
     after = losses_on(trainer.run(), fixed)
@@ -40,12 +42,12 @@ def test_thirty_steps_lower_the_loss(windows, tiny_spec, tmp_path):
 
 
 def test_a_constant_rate_warms_up_and_stays():
-    settings = TrainSettings(steps=10, warmup=4, schedule="constant")
+    settings = Train(steps=10, warmup=4, schedule="constant")
     assert [rate_at(step, settings) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
 
 
 def test_the_rate_warms_up_and_falls_to_a_twentieth():
-    settings = TrainSettings(steps=1000, warmup=100)
+    settings = Train(steps=1000, warmup=100)
     assert rate_at(0, settings) == pytest.approx(0.01)
     assert rate_at(49, settings) == pytest.approx(0.5)
     assert rate_at(100, settings) == pytest.approx(1)
@@ -55,7 +57,7 @@ def test_the_rate_warms_up_and_falls_to_a_twentieth():
     rates = [rate_at(step, settings) for step in range(1001)]
     assert max(rates) == 1
     assert np.diff(rates[:100]).min() > 0 > np.diff(rates[100:]).max()
-    assert rate_at(0, TrainSettings(steps=1, warmup=0)) == 1
+    assert rate_at(0, Train(steps=1, warmup=0)) == 1
 
 
 def run_killed(folder, spec):
@@ -127,10 +129,10 @@ def test_a_run_that_is_asked_to_end_saves_and_says_so(windows, tiny_spec, tmp_pa
 
 
 def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
-    settings = dataclasses.replace(SETTINGS, steps=3)
+    settings = SETTINGS.model_copy(update={"steps": 3})
     whole = Trainer(tiny_spec, windows, settings, tmp_path / "whole")
     whole.run()
-    limited, jobs, looks = dataclasses.replace(settings, minutes=1e-9), 0, []
+    limited, jobs, looks = settings.model_copy(update={"minutes": 1e-9}), 0, []
     while True:
         trainer = Trainer(tiny_spec, windows, limited, tmp_path / "parts", watch=looks.append)
         trainer.run()
@@ -140,6 +142,28 @@ def test_jobs_of_limited_time_add_up_to_one_run(windows, tiny_spec, tmp_path):
     assert [trainer.step for trainer in looks] == [1, 2, 3]
     assert jobs == 3
     np.testing.assert_allclose(trainer.losses, whole.losses, rtol=1e-6)
+
+
+def test_training_goes_on_between_looks_that_take_long(windows, tiny_spec, tmp_path, monkeypatch):
+    """By a clock on which a step takes a minute and a look ten, with five between looks."""
+    minutes, looks = [0], []
+
+    class Slow:
+        batch = windows.batch
+
+        def __call__(self, step, share=ALL):
+            minutes.append(1)
+            return windows(step, share)
+
+    def look(trainer):
+        minutes.append(10)
+        looks.append(trainer.step)
+
+    clock = SimpleNamespace(monotonic=lambda: 60 * sum(minutes))
+    monkeypatch.setattr("teramind.training.trainer.time", clock)
+    settings = SETTINGS.model_copy(update={"steps": 15, "save_minutes": 5})
+    Trainer(tiny_spec, Slow(), settings, tmp_path, watch=look).run()
+    assert len(looks) > 2 and min(np.diff(looks)) > 1
 
 
 def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):
@@ -156,7 +180,7 @@ def test_another_data_set_is_refused(windows, tiny_spec, tmp_path):
 def test_lower_precision_computes_nearly_the_same_loss(windows, tiny_spec, tmp_path, precision):
     found = []
     for asked in ("float32", precision):
-        settings = dataclasses.replace(SETTINGS, steps=3, precision=asked)
+        settings = SETTINGS.model_copy(update={"steps": 3, "precision": asked})
         trainer = Trainer(tiny_spec, windows, settings, tmp_path / asked)
         trainer.run()
         found.append([loss for _, loss in trainer.losses])
@@ -174,7 +198,7 @@ def test_lower_precision_spares_the_copy_of_the_noisy_image(tiny_spec, tmp_path)
     noisiest = windows(0)._replace(t=torch.tensor([990]))
     found = []
     for asked in ("float32", "bfloat16"):
-        settings = dataclasses.replace(SETTINGS, precision=asked)
+        settings = SETTINGS.model_copy(update={"precision": asked})
         trainer = Trainer(spec, windows, settings, tmp_path / asked)
         found.append(trainer.loss(trainer.network, noisiest).item())
     assert found[1] == pytest.approx(found[0], rel=0.05)
@@ -210,7 +234,7 @@ def test_a_training_goes_on_with_the_settings_that_it_began_with(
     windows, tiny_spec, tmp_path, changes, refused
 ):
     Trainer(tiny_spec, windows, SETTINGS, tmp_path).save()
-    other = dataclasses.replace(SETTINGS, **changes)
+    other = SETTINGS.model_copy(update=changes)
     if refused is None:
         Trainer(tiny_spec, windows, other, tmp_path)
         return
@@ -259,7 +283,7 @@ def test_an_error_in_a_process_that_cuts_windows_ends_them_all():
 
 
 def test_a_finished_run_stays_as_it_is(windows, tiny_spec, tmp_path):
-    settings = dataclasses.replace(SETTINGS, steps=2)
+    settings = SETTINGS.model_copy(update={"steps": 2})
     first = Trainer(tiny_spec, windows, settings, tmp_path)
     weights = first.run().state_dict()
     again = Trainer(tiny_spec, windows, settings, tmp_path)
@@ -296,7 +320,7 @@ class Spoiled:
 
 
 def test_steps_without_finite_gradients_change_nothing(windows, tiny_spec, tmp_path):
-    settings = dataclasses.replace(SETTINGS, steps=2)
+    settings = SETTINGS.model_copy(update={"steps": 2})
     trainer = Trainer(tiny_spec, Spoiled(windows, {0, 1}), settings, tmp_path)
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
     averaged = trainer.run().state_dict()
@@ -307,7 +331,7 @@ def test_steps_without_finite_gradients_change_nothing(windows, tiny_spec, tmp_p
 
 
 def test_repeated_steps_without_finite_gradients_stop_the_run(windows, tiny_spec, tmp_path):
-    settings = dataclasses.replace(SETTINGS, steps=20)
+    settings = SETTINGS.model_copy(update={"steps": 20})
     bad = {0, 1} | set(range(3, 20))  # two, one good, then all
     trainer = Trainer(tiny_spec, Spoiled(windows, bad), settings, tmp_path)
     with pytest.raises(UserError, match=r"5 steps in a row .* lower train\.learning_rate$"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from teramind.expression import RasterWriter
+from teramind.engine.region import generate_region
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.checkpoint import load_network
 from teramind.network.convert import convert_checkpoint
 from teramind.network.published import published_modules
-from teramind.region import generate_region
 
 PLANES = 6
 VARIANTS = [  # S, P, stains, genes

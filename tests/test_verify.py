@@ -1,17 +1,20 @@
 """Verification: every damaged shard is named, and only the records that do not hold are removed."""
 
+import errno
 import json
+import os
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
 
 from teramind.__main__ import main
 from teramind.errors import UserError
-from teramind.files import write_json
-from teramind.verify import require_section, verify
-from teramind.volume import build_pyramid, create_volume, write_slab
+from teramind.files import digest, write_json
+from teramind.volume import VolumeLayout, build_pyramid, create_volume, write_slab
 from teramind.volume.metadata import read_metadata
+from teramind.volume.verify import require_section, verify
 
 SLAB = 128
 SIZE = 640
@@ -26,25 +29,33 @@ def whole(tmp_path_factory):
     volume = folder / "volume.zarr"
     create_volume(
         volume,
-        shape=(2, 2, SIZE, SIZE),
-        slab=SLAB,
-        pixel_size_um=0.5,
-        section_spacing_um=10,
-        stains=("DAPI", "PolyT"),
-        attributes={},
+        VolumeLayout(
+            shape=(2, 2, SIZE, SIZE),
+            slab=SLAB,
+            pixel_size_um=0.5,
+            section_spacing_um=10,
+            stains=("DAPI", "PolyT"),
+            attributes={},
+        ),
     )
-    write_json(folder / "layout.json", {"metadata": read_metadata(volume)})
-    rng = np.random.default_rng(0)
-    for row in range(5):
-        for col in range(5):
+    write_json(folder / "layout.json", {"metadata": read_metadata(volume, root=volume)})
+    draw(folder)
+    return results
+
+
+def draw(folder):
+    """What a run does: the slabs and pyramids that have no record."""
+    volume = folder / "volume.zarr"
+    for row, col in product(range(5), range(5)):
+        name = f"w00_r{row:02d}_c{col:02d}"
+        if not (receipt := folder / f"receipts/{name}.json").exists():
+            rng = np.random.default_rng([row, col])
             voxels = rng.integers(0, 255, (2, 2, SLAB, SLAB), np.uint8) * np.uint8(col > 1)
             shards = write_slab(volume, voxels=voxels, z=0, y=row * SLAB, x=col * SLAB)
-            name = f"w00_r{row:02d}_c{col:02d}"
-            write_json(folder / f"receipts/{name}.json", {"slab": name, "shards": shards})
+            write_json(receipt, {"slab": name, "shards": shards})
     for z in range(2):
-        record = {"section": z, "shards": build_pyramid(volume, z=z)}
-        write_json(folder / f"pyramid/{z:03d}.json", record)
-    return results
+        if not (record := folder / f"pyramid/{z:03d}.json").exists():
+            write_json(record, {"section": z, "shards": build_pyramid(volume, z=z)})
 
 
 @pytest.fixture
@@ -95,6 +106,29 @@ def test_every_kind_of_damage_is_named_in_one_line(results):
     assert snapshot(results) == before
 
 
+def test_a_shard_that_cannot_be_read_is_named_beside_the_others(results, monkeypatch):
+    volume = results / "volume/volume.zarr"
+    (volume / "0/c/0/0/1/2").unlink()
+    (volume / "0/c/0/0/1/3").unlink()
+    (volume / "0/c/0/0/1/3").mkdir()
+    ill = volume / "1/c/0/1/2/2"
+
+    def read(path):
+        if path == ill:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # as a disk does, without a name
+        return digest(path)
+
+    monkeypatch.setattr("teramind.volume.shards.digest", read)
+    *lines, _ = faults(results)
+    assert sorted(line.removeprefix(f"{volume}/") for line in lines) == [
+        "0/c/0/0/1/2 is missing",
+        "0/c/0/0/1/3 cannot be read: Is a directory",
+        "1/c/0/1/2/2 cannot be read: Input/output error",
+    ]
+    with pytest.raises(UserError, match="3 of 27 records do not hold: removed"):
+        verify(results, repair=True, threads=2)
+
+
 def test_any_flipped_bit_of_any_shard_is_found(results):
     rng = np.random.default_rng(3)
     shards = sorted(p for p in results.glob("volume/volume.zarr/*/c/**/*") if p.is_file())
@@ -117,6 +151,23 @@ def test_metadata_are_compared_and_written_as_they_were(results, name, content):
         verify(results, repair=True, threads=1)
     assert snapshot(results) == whole
     assert "are as they were written" in verify(results, repair=False, threads=1)
+
+
+def test_a_volume_that_is_gone_is_drawn_again_after_the_repair(results):
+    whole = snapshot(results)
+    shutil.rmtree(results / "volume/volume.zarr")
+    with pytest.raises(UserError, match="3 metadata files: written as they were"):
+        verify(results, repair=True, threads=2)
+    draw(results / "volume")
+    assert snapshot(results) == whole
+
+
+def test_metadata_are_compared_before_there_is_any_record(results):
+    for folder in ("receipts", "pyramid", "volume.zarr"):
+        shutil.rmtree(results / "volume" / folder)
+    with pytest.raises(UserError, match="3 metadata files: written as they were"):
+        verify(results, repair=True, threads=1)
+    assert faults(results)[0].startswith(f"{results}: no record of any shard")
 
 
 def test_repair_removes_the_records_that_do_not_hold_and_no_other(results):
@@ -183,5 +234,5 @@ def test_a_volume_without_records_does_not_pass(results):
 
 
 def test_a_folder_without_a_volume_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no volume here"):
+    with pytest.raises(UserError, match="no record of a volume here; name a results folder"):
         verify(tmp_path, repair=True, threads=1)

@@ -22,6 +22,7 @@ from ome_zarr_models.v05.image import Image
 from teramind.errors import UserError
 from teramind.geometry import Rect
 from teramind.volume import (
+    VolumeLayout,
     build_pyramid,
     create_volume,
     read_volume,
@@ -51,7 +52,7 @@ def make(path: Path, shape: tuple[int, int, int, int], slab: int, **changes: Any
         "origin_um": (1.0, 2.0, 3.0),
         "attributes": {"seed": 7, "config": {"steps": 25}},
     }
-    create_volume(path, shape=shape, slab=slab, **{**settings, **changes})
+    create_volume(path, VolumeLayout(shape=shape, slab=slab, **{**settings, **changes}))
     return path
 
 

@@ -1,7 +1,6 @@
 """What a running training shows: tables, curves, samples, and TensorBoard where it is there."""
 
 import csv
-import dataclasses
 import sys
 
 import imagecodecs
@@ -11,11 +10,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_pair import FIELD, SETTINGS, blob_windows
 
-from teramind.diffusion import worth_learning
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.schedule import TRAINING_STEPS
+from teramind.training.objective import worth_learning
 from teramind.training.preview import fullest, generate_piece, piece_of, real_piece
 from teramind.training.trainer import Trainer
 from teramind.training.watch import BATCHES, Sample, Watch, tensorboard
@@ -38,7 +38,7 @@ def watched(tmp_path_factory, tiny_spec):
         stains=tiny_spec.stains,
     )
     watch = Watch(folder / "out", windows, sample, tensorboard(folder / "board"))
-    settings = dataclasses.replace(SETTINGS, steps=2, save_minutes=1e-9, keep=1)
+    settings = SETTINGS.model_copy(update={"steps": 2, "save_minutes": 1e-9, "keep": 1})
     trainer = Trainer(tiny_spec, windows, settings, folder / "states", watch=watch)
     trainer.run()
     return trainer, watch
@@ -64,7 +64,7 @@ def test_the_validation_loss_of_the_same_network_is_the_same(watched):
 def test_the_validation_loss_is_at_the_timesteps_of_training(
     windows, tiny_spec, tmp_path, monkeypatch, loss, expected
 ):
-    settings, seen = dataclasses.replace(SETTINGS, loss=loss), []
+    settings, seen = SETTINGS.model_copy(update={"loss": loss}), []
     trainer = Trainer(tiny_spec, windows, settings, tmp_path)
     monkeypatch.setattr(trainer, "loss", lambda _, batch: seen.extend(batch.t) or torch.zeros(()))
     Watch(tmp_path, windows)._validation_loss(trainer, trainer.network)

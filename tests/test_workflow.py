@@ -31,20 +31,21 @@ from workflow_project import (
 )
 
 from teramind.config import parse_config
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.region import generate_region
+from teramind.engine.slab import generate_slab
+from teramind.engine.state import SavedStates, save_states
+from teramind.engine.stitch import stitch_slab
 from teramind.errors import UserError
-from teramind.expression import Raster, RasterWriter
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.expression.settings import reader_settings
 from teramind.expression.source import to_pixels
 from teramind.files import digest
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
 from teramind.network import load_network
-from teramind.region import generate_region
-from teramind.slab import generate_slab
-from teramind.state import SavedStates, save_states
-from teramind.stitch import stitch_slab
 from teramind.volume import create_volume, read_volume, verify_shards, volume_layout
-from teramind.volume.planned import volume_settings
+from teramind.volume.planned import planned_volume
 
 KEPT = ("volume/volume.zarr/**/*", "volume/receipts/*", "volume/pyramid/*", "wsi/*")
 """Results whose bytes depend on the input alone."""
@@ -171,7 +172,7 @@ def test_the_record_keeps_up_with_its_inputs(finished, tmp_path):
 
 
 def test_a_volume_may_be_judged_without_a_reference(tmp_path):
-    project = Project(tmp_path, evaluation__frechet="efficientnet-lite0")
+    project = Project(tmp_path, evaluation={"frechet": None})
     jobs = planned(project.run("-n"))
     assert jobs["evaluate"] == 1
     assert jobs["evaluate_section"] == jobs["pyramid"]
@@ -366,7 +367,7 @@ def generated(config, folder, **inputs):
 
 def stitched(config, states, *, volume, **inputs):
     """The receipts of slabs whose state files are given, in a new volume, without Snakemake."""
-    create_volume(volume, **volume_settings(config))
+    create_volume(volume, planned_volume(config))
     return [
         stitch_slab(
             config,
@@ -452,8 +453,8 @@ def test_a_job_has_let_go_of_the_states_it_read_when_it_draws(tmp_path, monkeypa
     def progress(total):
         return lambda patches: held.extend(states() for states in made)
 
-    monkeypatch.setattr("teramind.slab.SavedStates", Watched)
-    monkeypatch.setattr("teramind.slab.log_progress", progress)
+    monkeypatch.setattr("teramind.engine.slab.SavedStates", Watched)
+    monkeypatch.setattr("teramind.engine.slab.log_progress", progress)
     config = parse_config(config_with(**plane))
     generated(config, tmp_path / "states", checkpoint=checkpoint, raster=raster)
     assert set(held) == {None}

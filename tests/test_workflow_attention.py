@@ -17,7 +17,7 @@ from workflow_project import PANEL, SIZE, Project, planned
 import teramind
 from teramind.attention.slab import attention_slab
 from teramind.attention.volumes import create_pathway_volumes
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect, Slab
 from teramind.network import load_network
 from teramind.volume import read_volume, verify_shards, volume_layout

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from small_project import site
 from workflow_project import PANEL, Project, molecules, planned, write_network
 
 from teramind.plan.assume import assume
@@ -24,6 +25,20 @@ def test_a_missing_file_is_named_before_any_job_runs(project, file, key):
     (project.folder / file).unlink()
     assert project.fail() == f"error: {key}: no such file: {file}"
     assert not project.results.exists()
+
+
+def test_a_missing_package_is_named_before_any_job_runs_unless_jobs_have_their_own(
+    project, tmp_path, monkeypatch
+):
+    lacking = "import sys; sys.modules['cellpose'] = None"
+    monkeypatch.setenv("PYTHONPATH", site(tmp_path / "site", lacking))
+    (project.folder / "weights").touch()
+    project.configure(evaluation__cellpose="weights")
+    line = "evaluation.cellpose: needs Cellpose (pip install cellpose)"
+    assert project.fail() == f"error: {line}"
+    assert not project.results.exists()
+    _, printed = project.attempt("-n", "--sdm", "conda")  # with or without a conda
+    assert "Building DAG of jobs" in printed and line not in printed
 
 
 def test_attention_that_is_not_configured_is_not_done(project):

@@ -12,9 +12,9 @@ from file_server import serving
 from safetensors.numpy import load_file
 from workflow_project import ROOT, Project
 
+from teramind.engine.state import load_state
 from teramind.expression.panel import read_panel
 from teramind.network.spec import read_spec
-from teramind.state import load_state
 
 
 def test_the_published_region_begins_as_published(shared, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from bioformats_reader import read_image
 
-from teramind.volume import build_pyramid, create_volume, read_volume, write_slab
-from teramind.wsi import export_section
+from teramind.volume import VolumeLayout, build_pyramid, create_volume, read_volume, write_slab
+from teramind.volume.wsi import export_section
 
 SHAPE = (2, 2, 1090, 1303)
 SLAB = 768
@@ -23,12 +23,14 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     voxels = np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)
     create_volume(
         path,
-        shape=SHAPE,
-        slab=SLAB,
-        pixel_size_um=0.108,
-        section_spacing_um=10.0,
-        stains=("DAPI", "PolyT"),
-        attributes={},
+        VolumeLayout(
+            shape=SHAPE,
+            slab=SLAB,
+            pixel_size_um=0.108,
+            section_spacing_um=10.0,
+            stains=("DAPI", "PolyT"),
+            attributes={},
+        ),
     )
     for y in range(0, SHAPE[2], SLAB):
         for x in range(0, SHAPE[3], SLAB):
@@ -86,12 +88,14 @@ def test_a_small_section_has_one_level(tmp_path: Path) -> None:
     voxels = np.full((1, 1, 40, 30), 7, np.uint8)
     create_volume(
         tmp_path / "v",
-        shape=voxels.shape,
-        slab=64,
-        pixel_size_um=0.5,
-        section_spacing_um=10.0,
-        stains=("DAPI",),
-        attributes={},
+        VolumeLayout(
+            shape=voxels.shape,
+            slab=64,
+            pixel_size_um=0.5,
+            section_spacing_um=10.0,
+            stains=("DAPI",),
+            attributes={},
+        ),
     )
     write_slab(tmp_path / "v", voxels=voxels, z=0, y=0, x=0)
     export_section(volume=tmp_path / "v", z=0, path=tmp_path / "s.ome.tif", name="small")

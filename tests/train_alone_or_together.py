@@ -8,7 +8,6 @@ from training_pair import SETTINGS, blob_windows
 
 from teramind.network import NetworkSpec
 from teramind.training.parallel import team
-from teramind.training.rate import TrainSettings
 from teramind.training.trainer import Trainer
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     with team(gpus=0) as processes:
         raster = folder / f"pair_{processes.rank}"
         windows = blob_windows(raster, spec, batch=given["batch"])
-        settings = TrainSettings(**vars(SETTINGS) | given["settings"])
+        settings = SETTINGS.model_copy(update=given["settings"])
         trainer = Trainer(spec, windows, settings, folder / "states", team=processes)
         trainer.run()
         (folder / f"losses_{processes.rank}.json").write_text(json.dumps(trainer.losses))

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from teramind.expression import Raster, RasterWriter
+from teramind.config import Train
+from teramind.expression.raster import Raster
+from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import BIN, Rect
 from teramind.training.dataset import PairedImages, TrainingWindows
-from teramind.training.rate import TrainSettings
 
 FIELD = Rect(0, 0, 128, 160)
-SETTINGS = TrainSettings(steps=6, learning_rate=3e-3, warmup=3, save_minutes=60)
+SETTINGS = Train(steps=6, learning_rate=3e-3, warmup=3, save_minutes=60)
 
 
 def write_raster(path, molecules, *, sections):

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teramind.attention.matrices import first_image
 from teramind.attention.pathways import map_kinds
 from teramind.network import NetworkSpec
 
@@ -49,7 +48,7 @@ class PathwayMaps:
             counts: (n, G, S, bins, bins) of these patches.
             matrices: one (n, R, G) per entry of `kept_sections`, for the genes `matrix_rows`.
         """
-        genes, first = len(self.places), first_image(self.spec)
+        genes, first = len(self.places), self.spec.first_image
         chosen = [m[:, self.own][:, :, self.places] for m in matrices]  # (n, g, g)
         for k in range(self.spec.images):
             molecules = counts[:, self.places, first + k]  # (n, g, bins, bins)

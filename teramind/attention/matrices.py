@@ -14,11 +14,6 @@ BATCH = 32
 """Patches whose matrices are in memory together."""
 
 
-def first_image(spec: NetworkSpec) -> int:
-    """Place of the first section that a window draws among the window's expression sections."""
-    return (spec.sections - spec.images) // 2
-
-
 def kept_sections(spec: NetworkSpec) -> list[list[int]]:
     """Sections of a window that stay when the others are emptied, one list per matrix.
 
@@ -26,7 +21,7 @@ def kept_sections(spec: NetworkSpec) -> list[list[int]]:
     them. The k-th section drawn so has pair k below it and pair k + 1 above it. For S = 4 these
     are the published four: 0-1, 1-2, 2-3, all. A window of one section has no pairs.
     """
-    first = first_image(spec)
+    first = spec.first_image
     pairs = range(first - 1, first + spec.images) if spec.sections > 1 else range(0)
     return [*([z, z + 1] for z in pairs), list(range(spec.sections))]
 

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, invisible, some
 from teramind.expression.sections import section_label
 from teramind.geometry import BIN, Rect
-from teramind.source_image import LARGEST
+from teramind.images.source import LARGEST
 
 OUTSIDE = -1
 """Label of a place in no region."""
@@ -43,7 +44,7 @@ def open_regions(
     drawn: Rect,
     sections: int,
     pixel_size_um: float,
-    units: Literal["pixel", "um"],
+    units: LengthUnit,
 ) -> Regions:
     """Open a label image (.tif, .tiff) or polygons (.geojson, .json).
 

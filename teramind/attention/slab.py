@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from teramind.attention.maps import PathwayMaps
-from teramind.attention.matrices import BATCH, first_image, kept_sections, matrices
+from teramind.attention.matrices import BATCH, kept_sections, matrices
 from teramind.attention.sums import MatrixSums, PatchUnits
 from teramind.attention.volumes import pathways_of, regions_of, volume_path
 from teramind.config import Config
+from teramind.engine.slab import log_progress, open_inputs
 from teramind.expression.raster import Raster
 from teramind.files import atomic_path
 from teramind.geometry import BIN, Rect, Slab
 from teramind.network import NetworkSpec
 from teramind.network.genes import GeneAttention
-from teramind.slab import log_progress, open_inputs
 from teramind.volume import write_slab
 
 
@@ -74,7 +74,7 @@ def attention_slab(
         pathway.name: write_slab(
             volume_path(folder, pathway.name),
             voxels=np.ascontiguousarray(of_pathway.inner()[:, : len(sections)]),
-            z=sections[0] - layout.windows.first,
+            z=layout.windows.z(sections[0]),
             y=(rect.y - layout.region.y) // BIN,
             x=(rect.x - layout.region.x) // BIN,
         )
@@ -108,7 +108,7 @@ def _add_row(
 ) -> None:
     """Add one row of patches to the maps and the sums; patches without molecules are left out."""
     spec = maps[0].spec
-    first = first_image(spec)
+    first = spec.first_image
     *pairs, _ = kept_sections(spec)
     _, height, width = tally.units.place.shape
     for cols in torch.nonzero(counts.flatten(1).any(1)).flatten().split(BATCH):

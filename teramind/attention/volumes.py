@@ -14,8 +14,9 @@ from teramind.expression.panel import read_synonyms
 from teramind.expression.raster import Raster
 from teramind.files import scratch_folder
 from teramind.geometry import BIN
-from teramind.volume import create_volume, volume_layout
+from teramind.volume import VolumeLayout, create_volume, volume_layout
 from teramind.volume.layout import OtherVolumeError
+from teramind.volume.metadata import read_metadata
 
 if TYPE_CHECKING:
     from teramind.network.spec import NetworkSpec
@@ -75,7 +76,8 @@ def create_pathway_volumes(
         checkpoint: the network; None for one that is yet to learn, from all genes of the raster.
 
     Returns:
-        Genes of each pathway, by the panel's names.
+        The record: genes of each pathway, by the panel's names, and the text of the volumes'
+        metadata.
 
     Raises:
         UserError: when pathways are malformed, their genes not among those that the network reads,
@@ -84,47 +86,45 @@ def create_pathway_volumes(
     from teramind.network.spec import read_spec
 
     assert config.attention is not None
-    layout, plane = config.layout(), config.plane
-    region, windows = layout.region, layout.windows
-    centre = (BIN - 1) / 2
     spec = read_spec(checkpoint) if checkpoint else None
     found = pathways_of(config, config.attention, Raster.open(raster).panel, spec)
     regions_of(config, config.attention)  # a file that does not fit is told before any slab
     for pathway, _ in found:
-        names = channel_names(pathway, windows.sections)
-        settings: dict[str, Any] = {
-            "shape": (
-                len(names),
-                windows.generated,
-                region.height // BIN,
-                region.width // BIN,
-            ),
-            "slab": layout.slab // BIN,
-            "pixel_size_um": plane.pixel_size_um * BIN,
-            "section_spacing_um": plane.section_spacing_um,
-            "stains": names,
-            "origin_um": config.centre_um(windows.first, region.y + centre, region.x + centre),
-            "attributes": {
-                "pathway": pathway.name,
-                "genes": list(pathway.genes),
-                "kinds": list(map_kinds(windows.sections)),
-                "first_section": windows.first,
-                "settings": config.identity(),
-            },
-            "dtype": "float32",
-            "colours": pathway.colours * len(map_kinds(windows.sections)),
-            "white": WHITE,
-            "together": len(names),
-        }
-        path = volume_path(folder, pathway.name)
+        path, layout = volume_path(folder, pathway.name), _layout_of(config, pathway)
         try:
-            create_volume(path, **settings)
+            create_volume(path, layout)
         except OtherVolumeError:
             _remove_volume(path)
-            create_volume(path, **settings)
+            create_volume(path, layout)
     made = {pathway.name: list(pathway.genes) for pathway, _ in found}
     _remove_others(folder, made)
-    return made
+    volumes = [volume_path(folder, name) for name in made]
+    return {"pathways": made, "metadata": read_metadata(*volumes, root=folder)}
+
+
+def _layout_of(config: Config, pathway: Pathway) -> VolumeLayout:
+    layout, plane, centre = config.layout(), config.plane, (BIN - 1) / 2
+    region, windows = layout.region, layout.windows
+    kinds, names = map_kinds(windows.sections), channel_names(pathway, windows.sections)
+    return VolumeLayout(
+        shape=(len(names), windows.generated, region.height // BIN, region.width // BIN),
+        slab=layout.slab // BIN,
+        pixel_size_um=plane.pixel_size_um * BIN,
+        section_spacing_um=plane.section_spacing_um,
+        stains=names,
+        origin_um=config.centre_um(windows.first, region.y + centre, region.x + centre),
+        attributes={
+            "pathway": pathway.name,
+            "genes": list(pathway.genes),
+            "kinds": list(kinds),
+            "first_section": windows.first,
+            "settings": config.identity(),
+        },
+        dtype="float32",
+        colours=pathway.colours * len(kinds),
+        white=WHITE,
+        together=len(names),
+    )
 
 
 def _remove_others(folder: Path, names: Collection[str]) -> None:

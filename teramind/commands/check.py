@@ -15,7 +15,7 @@ from teramind.config import (
 )
 from teramind.config.reading import read_config
 from teramind.errors import UserError
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def _mistakes(config: Config) -> Iterator[str]:
 
 
 def _own_results(config: Config) -> None:
-    refuse_other_results(config, Path(config.results, "provenance.json"))
+    refuse_other_results(config)
 
 
 def _pathways(config: Config) -> None:

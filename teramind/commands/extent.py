@@ -53,8 +53,8 @@ def _settings(given: argparse.Namespace) -> MoleculeSettings | CellSettings:
     _refuse(given, *(("preset", "x", "y") if cells else ("layer", "spatial_key", "radius")))
     if cells:
         chosen = {
-            "gene_key": given.gene,
-            "section_key": given.section,
+            "gene": given.gene,
+            "section": given.section,
             "layer": given.layer,
             "spatial_key": given.spatial_key,
             "radius_um": given.radius,

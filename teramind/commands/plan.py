@@ -9,7 +9,7 @@ from pathlib import Path
 from teramind.config import parse_config
 from teramind.config.reading import read_config
 from teramind.errors import UserError
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
             are given without a search.
     """
     from teramind.plan.assume import assume
-    from teramind.plan.estimate import estimate, plan_record
+    from teramind.plan.estimate import plan_record
     from teramind.plan.lacks import lacks
+    from teramind.plan.planned import planned
     from teramind.plan.search import Limits, applied, search
     from teramind.plan.table import plan_table, search_table
 
@@ -50,13 +51,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--memory, --hours, --jobs and --disk: limits of a search; add --search")
     config = parse_config(read_config(arguments.configfile))
     require_fit(config)
-    given, notes = assume(config, hardware=arguments.hardware, workers=arguments.workers)
+    hardware, workers = arguments.hardware, arguments.workers
     if not arguments.search:
-        plan = estimate(config, given)
-        notes += lacks(config, given.hardware, plan)
+        plan, notes = planned(config, hardware=hardware, workers=workers)
         shown = json.dumps(plan_record(plan, notes))
         print(shown if arguments.json else plan_table(plan, notes))
         return
+    given, notes = assume(config, hardware=hardware, workers=workers)
     plans = search(config, given, limits)
     lines = [[*notes, *lacks(applied(config, plan), given.hardware, plan)] for plan in plans]
     if arguments.json:

@@ -26,6 +26,6 @@ def run(arguments: argparse.Namespace) -> None:
     from teramind.training.recipe import train_from_config
 
     config = parse_config(read_config(arguments.configfile))
-    refuse_other_results(config, Path(config.results, "provenance.json"))
+    refuse_other_results(config)
     if not train_from_config(config):
         print("training: the time of train.minutes is over; the same command goes on")

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: with one line per shard that is missing or differs.
     """
-    from teramind.verify import verify
+    from teramind.volume.verify import verify
 
     threads = os.cpu_count() or 1
     print(verify(arguments.results, repair=arguments.repair, threads=threads))

@@ -5,7 +5,7 @@ Validation collects all problems and names each key, what it got and what it may
 
 from teramind.config.attention import Attention
 from teramind.config.expression import CellExpression, MoleculeExpression, TileExpression
-from teramind.config.inputs import input_files, missing_files
+from teramind.config.inputs import input_files, missing_files, missing_packages
 from teramind.config.learning import Train
 from teramind.config.parse import parse_config
 from teramind.config.results import (
@@ -29,6 +29,7 @@ __all__ = [
     "flatten",
     "input_files",
     "missing_files",
+    "missing_packages",
     "other_settings",
     "parse_config",
     "refuse_other_results",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from teramind.config.values import Count, PathText, Section
+from teramind.config.values import Count, LengthUnit, PathText, StrictModel
 
 
-class Attention(Section):
+class Attention(StrictModel):
     """Which genes attend to which, where: maps per pathway, means per section and region."""
 
     pathways: PathText = Field(description="GMT file: name, description, 2 to 16 genes")
     regions: PathText | None = Field(
         None, description="label image (.tif) of the plane, or polygons (.geojson)"
     )
-    units: Literal["pixel", "um"] = Field(
+    units: LengthUnit = Field(
         "pixel", description="of the polygons' x and y, from the corner of pixel (0, 0)"
     )
     permutations: Count = Field(999, description="of region labels, for the table of pairs")

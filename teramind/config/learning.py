@@ -13,7 +13,8 @@ from teramind.config.values import (
     Number,
     PathText,
     PlaneBox,
-    Section,
+    StoredType,
+    StrictModel,
     Text,
     Whole,
 )
@@ -22,7 +23,7 @@ EFFICIENTNET = "efficientnet-lite0"
 """The network of the Frechet distance whose weights come inside a package."""
 
 
-class SplitSection(Section):
+class SplitSection(StrictModel):
     """How the plane is cut into training, validation and test part; see `teramind.split`."""
 
     block: Annotated[Whole, Field(ge=32)] = Field(1024, description="edge of a block in pixels")
@@ -34,7 +35,7 @@ class SplitSection(Section):
     seed: Whole = Field(0, ge=0, description="of the choice of blocks")
 
 
-class Reference(Section):
+class Reference(StrictModel):
     """Real images of the same plane, to train on and to compare with."""
 
     images: PathText = Field(description="OME-TIFF or OME-Zarr, uint8 or uint16")
@@ -49,7 +50,7 @@ class Reference(Section):
     )
 
 
-class Evaluation(Section):
+class Evaluation(StrictModel):
     """What the comparison adds; without `reference`, that the volume is judged at all."""
 
     frechet: PathText | None = Field(
@@ -62,7 +63,7 @@ class Evaluation(Section):
     )
 
 
-class Phantom(Section):
+class Phantom(StrictModel):
     """Made-up tissue in the place of real images and molecules."""
 
     height: Edge
@@ -70,7 +71,7 @@ class Phantom(Section):
     seed: Whole = Field(0, ge=0)
 
 
-class TrainingTiles(Section):
+class TrainingTiles(StrictModel):
     """Published training tiles, read in place; see `training.tile_windows`."""
 
     folder: PathText = Field(description="holds gene_<mouse> and img_<mouse>")
@@ -82,7 +83,7 @@ class TrainingTiles(Section):
     )
 
 
-class Train(Section):
+class Train(StrictModel):
     """How to learn a checkpoint; needs `reference` or `tiles`."""
 
     tiles: TrainingTiles | None = Field(
@@ -125,7 +126,7 @@ class Train(Section):
         None, gt=0, allow_inf_nan=False, description="time after which a job saves and ends"
     )
     rounds: Count = Field(1, description="jobs of `minutes` that follow each other at most")
-    weights: Literal["float32", "float16"] = Field("float32", description="stored precision")
+    weights: StoredType = Field("float32", description="stored precision")
     licence: Text | None = Field(None, description="licence of the weights")
     threads: Count = Field(2)
     gpus: Whole = Field(0, ge=0, description="GPUs of the job; a process for each")

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from teramind.config.expression import Expression
 from teramind.config.generation import NetworkSection
-from teramind.config.values import Section
+from teramind.config.values import StrictModel
 
 PREFIX = "published:"
 
@@ -22,7 +22,7 @@ NETWORKS = {name: f"{name}.zip" for name in ("main", "supp_m", "supp_f")}
 _Sum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Download(Section):
+class Download(StrictModel):
     """Where published files come from and where they are kept."""
 
     folder: str = Field(default="downloads", min_length=1, description="where they are kept")

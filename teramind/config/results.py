@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,13 +37,16 @@ def refuse_unwritable_results(config: Config) -> None:
         raise UserError(f"results: {config.results} cannot be written to")
 
 
-def other_settings(config: Config, provenance: Path) -> list[str]:
-    """One line per setting that changed since the record and leaves the voxels as they are."""
-    if not provenance.is_file():
+def other_settings(config: Config) -> list[str]:
+    """One line per setting that changed since the record and leaves the voxels as they are.
+
+    Raises:
+        UserError: when the record is not readable.
+    """
+    made = _record(config, "config")
+    if made is None:
         return []
-    made = flatten(_record(provenance, "config"))
-    asked = flatten(json.loads(json.dumps(config.model_dump(mode="json"))))
-    return differences(made, asked)
+    return differences(flatten(made), flatten(config.model_dump(mode="json")))
 
 
 RECORDS = {"provenance.json", "plan.json", "plan.txt", "logs", "benchmarks", "download"}
@@ -60,25 +62,26 @@ def holds_results(folder: Path) -> bool:
     return any(not any(p.startswith(".") for p in path.relative_to(folder).parts) for path in shown)
 
 
-def refuse_other_results(config: Config, provenance: Path) -> None:
+def refuse_other_results(config: Config) -> None:
     """Stop when the results folder holds what was made with other settings.
 
     Raises:
-        UserError: naming every key that differs.
+        UserError: naming every key that differs, or when the record is not readable.
     """
-    if not provenance.is_file():
-        return
-    made = _record(provenance, "identity")
-    found = differences(made, json.loads(json.dumps(config.identity())))
-    if found and holds_results(provenance.parent):
+    made = _record(config, "identity")
+    found = [] if made is None else differences(made, config.identity())
+    if found and holds_results(Path(config.results)):
         raise UserError(
             f"{config.results}: made with other settings ({'; '.join(found)}); "
             "name another `results` folder or remove this one"
         )
 
 
-def _record(provenance: Path, part: str) -> dict[str, Any]:
-    """A part of the record of the run that made the results; the run goes on to read all three."""
+def _record(config: Config, part: str) -> dict[str, Any] | None:
+    """A part of the record of the run that made the results, None without one; it must hold all."""
+    provenance = Path(config.results, "provenance.json")
+    if not provenance.is_file():
+        return None
     try:
         record = read_json(provenance)
         return {name: dict(record[name]) for name in ("identity", "config", "inputs")}[part]

@@ -90,9 +90,15 @@ Count = Annotated[Whole, Field(ge=1)]
 Edge = Annotated[Count, Field(le=1 << 24)]  # pixels: metres of tissue
 Micrometres = Annotated[Number, Field(ge=1e-3, allow_inf_nan=False)]
 
+LengthUnit = Literal["um", "pixel"]
+StoredType = Literal["float32", "float16"]
+Bounds = Literal["volume", "region"]
+NoiseName = Literal["philox", "published"]
+Outside = Literal["error", "skip"]
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values never change."""
+
+class StrictModel(BaseModel):
+    """Base of all parts of the configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

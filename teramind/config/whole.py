@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -24,15 +24,15 @@ from teramind.config.published import (
     Download,
     archive_of,
 )
-from teramind.config.values import PathText, Region, Section, Text, flatten
+from teramind.config.values import Bounds, PathText, Region, StrictModel, Text, flatten
 from teramind.geometry import Layout, Rect, Windows
-from teramind.split import Split, draw_split, whole_plane
+from teramind.split import Split, random_split, whole_plane
 
 FROM_TRAINING = "train"
 """Value of `network.checkpoint` that asks the workflow to train the network first."""
 
 
-class Config(Section):
+class Config(StrictModel):
     """The whole configuration."""
 
     title: Text = Field("Virtual brain", description="heading of the report")
@@ -46,7 +46,7 @@ class Config(Section):
         description="part to generate: [y, x, height, width] in pixels, the same in um from pixel"
         " (0, 0) as {um: [...]}, {tiles: [y, x, rows, columns]} with y, x in pixels, or all",
     )
-    bounds: Literal["volume", "region"] = Field(
+    bounds: Bounds = Field(
         "volume", description="where the state ends: at the volume's edge or the region's"
     )
     network: NetworkSection
@@ -101,9 +101,10 @@ class Config(Section):
         """Pixels whose expression the region depends on, and some more; None for all there is.
 
         Every step reads half a patch around what it computes, and needs one patch more of the
-        step before; tissue is looked for up to `margin` patches outside.
+        step before; tissue is looked for up to `margin` patches outside. Training and the
+        regression learn from all that real images show, whatever the region.
         """
-        if self.box is None:
+        if self.box is None or self.reference:
             return None
         reach = self.generate.steps + self.generate.margin + 1
         return self.wanted.grown(reach * self.network.patch)
@@ -180,7 +181,7 @@ class Config(Section):
         box = Rect(*held) if held else None
         if self.reference.split is None:
             return whole_plane(self.plane.rect, box)
-        return draw_split(self.plane.rect, named=box, **self.reference.split.model_dump())
+        return random_split(self.plane.rect, named=box, **self.reference.split.model_dump())
 
     def identity(self) -> dict[str, Any]:
         """What the voxels depend on, flat: `generate.seed` -> 0 and so on."""

@@ -8,8 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from teramind.evaluate.blocks import blocks_of
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import BIN, EMPTY, Rect
 
 Floats = NDArray[np.float32]
@@ -67,9 +66,9 @@ def fit_regression(
     genes = len(raster.panel) + 1
     squares, products = np.zeros((genes, genes)), np.zeros((genes, stains))
     for section in range(min(sections, raster.sections)):
-        for tile in blocks_of(whole, TILE):
+        for tile in whole.blocks(TILE):
             inputs = _inputs(raster, section, tile)
-            pixels = images[:, section, tile.y : tile.bottom, tile.x : tile.right]
+            pixels = images[:, section, *tile.slices]
             split = np.asarray(pixels, np.float64).reshape(
                 stains, tile.height // BIN, BIN, tile.width // BIN, BIN
             )
@@ -94,5 +93,5 @@ def _inputs(raster: Raster, section: int, rect: Rect) -> NDArray[np.float64]:
 def _outside(tile: Rect, holdout: Rect | None) -> NDArray[np.bool_]:
     """Which bins of a tile, row-major, do not touch the holdout."""
     if holdout is None:
-        return np.ones(tile.height * tile.width // BIN**2, bool)
-    return np.array([block.cut(holdout) == EMPTY for block in blocks_of(tile, BIN)])
+        return np.ones(tile.area // BIN**2, bool)
+    return np.array([block.cut(holdout) == EMPTY for block in tile.blocks(BIN)])

@@ -31,8 +31,8 @@ PART_UM = 25.0
 """Smallest edge of a part: several nuclei, or two wavelengths of the images' texture."""
 
 ENOUGH_PARTS = 30
-"""With as many, larger parts are worth more than more of them. At most four times as many are
-kept, which bounds the memory, whatever the area."""
+"""From this number on, parts are made larger rather than more numerous. At most four times as many
+are kept, which bounds the memory, whatever the area."""
 
 FEWEST_PARTS = 16
 """With fewer, drawing them again says nothing of chance."""
@@ -112,10 +112,3 @@ def doubled_block(least: float) -> int:
 def ratio(sums: Sums) -> float:
     """First sum over second: the mean, of (total, number)."""
     return float(sums[0] / sums[1]) if sums[1] else float("nan")
-
-
-def blocks_of(rect: Rect, edge: int = BLOCK) -> Iterator[Rect]:
-    """Cut a rectangle into blocks of `edge` pixels from its corner, the last ones smaller."""
-    for y in range(rect.y, rect.bottom, edge):
-        for x in range(rect.x, rect.right, edge):
-            yield Rect(y, x, min(edge, rect.bottom - y), min(edge, rect.right - x))

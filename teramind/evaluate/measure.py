@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.evaluate.blocks import BLOCK, PART_UM, Tally, blocks_of, doubled_block, ratio
+from teramind.evaluate.blocks import BLOCK, PART_UM, Tally, doubled_block, ratio
 from teramind.evaluate.borders import border_ratio, border_sums
 from teramind.evaluate.intensity import (
     BANDS_UM,
@@ -114,7 +114,7 @@ def averaged(image: Image, step: int) -> Image:
 
     def coarse(rect: Rect) -> NDArray[np.float32]:
         means = np.empty((rect.height, rect.width), np.float32)
-        for part in blocks_of(rect, TILE // step):
+        for part in rect.blocks(TILE // step):
             fine = image(Rect(*(step * edge for edge in part)))
             split = fine.reshape(part.height, step, part.width, step)
             means[part.within(rect)] = split.mean((1, 3), dtype=np.float32)
@@ -140,7 +140,7 @@ def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
     pixel, target = scene.pixel_size_um, scene.real
     assert target is not None
     tallies = {scale: Tally[str](area, max(APART * scale, PART_UM) / pixel) for scale in SCALES_UM}
-    for tile in blocks_of(area, TILE):
+    for tile in area.blocks(TILE):
         around = _grown(tile, REACH * max(SCALES_UM), pixel, area)
         real = target(around)
         made = {name: image(around) for name, image in scene.subjects.items()}
@@ -150,7 +150,7 @@ def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
             wanted = smooth(real[cut], sigma)
             for name, pixels in made.items():
                 image = smooth(pixels[cut], sigma)
-                for block in blocks_of(tile):
+                for block in tile.blocks(BLOCK):
                     part = block.within(near)
                     tallies[scale].add(name, block, pair_sums(image[part], wanted[part]))
     for scale, tally in tallies.items():
@@ -160,10 +160,10 @@ def _correlations(fine: Scene, area: Rect) -> Iterator[Measure]:
 
 def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
     tally = Tally[str](area, PART_UM / scene.pixel_size_um)
-    for tile in blocks_of(area, TILE):
+    for tile in area.blocks(TILE):
         for subject, image in scene.images.items():
             pixels = _grey(image(tile))
-            for block in blocks_of(tile):
+            for block in tile.blocks(BLOCK):
                 tally.add(subject, block, histogram(pixels[block.within(tile)]))
     for subject in scene.images:
         for name, statistic in (("mean", mean), ("deviation", deviation)):
@@ -173,12 +173,12 @@ def _intensities(scene: Scene, area: Rect) -> Iterator[Measure]:
 def _likenesses(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
     least = PART_UM / scene.pixel_size_um
     tally, edge = Tally[str](area, least), min(doubled_block(least), TILE)
-    for tile in blocks_of(area, TILE):
+    for tile in area.blocks(TILE):
         real, made = target(tile), _grey(scene.subjects["generated"](tile))
-        for block in blocks_of(tile):
+        for block in tile.blocks(BLOCK):
             pair = made[block.within(tile)], real[block.within(tile)]
             tally.add("histogram", block, np.concatenate([histogram(i) for i in pair]))
-        for block in blocks_of(tile, edge):
+        for block in tile.blocks(edge):
             if block.height == block.width == edge:
                 pair = made[block.within(tile)], real[block.within(tile)]
                 spectra = [spectrum_sums(i, scene.pixel_size_um) for i in pair]
@@ -193,12 +193,12 @@ def _likenesses(scene: Scene, target: Image, area: Rect) -> Iterator[Measure]:
 def _borders(scene: Scene, area: Rect) -> Iterator[Measure]:
     tally = Tally[tuple[str, str]](area, PART_UM / scene.pixel_size_um)
     patch, slab, origin = scene.lattice
-    for tile in blocks_of(area, TILE):
+    for tile in area.blocks(TILE):
         read = _with_lead(tile, area)
         for subject, image in scene.images.items():
             pixels = _grey(image(read))
             for kind, edge in (("patch", patch), ("slab", slab)):
-                for block in blocks_of(tile, min(4 * edge, TILE)):
+                for block in tile.blocks(min(4 * edge, TILE)):
                     rect = _with_lead(block, read)
                     cut = pixels[rect.within(read)]
                     sums = border_sums(cut, rect, block, edge=edge, origin=origin, patch=patch)
@@ -234,7 +234,7 @@ def _nuclei(scene: Scene, area: Rect) -> Iterator[Measure]:
 def _nuclei_of(scene: Scene, image: Image, area: Rect) -> Nuclei:
     """Nuclei in and around an area, each found in the tile of its middle and seen whole."""
     pixel, threshold, parts = scene.pixel_size_um, _threshold(image, area), []
-    for tile in blocks_of(_grown(area, NEAR_UM, pixel, scene.whole), TILE):
+    for tile in _grown(area, NEAR_UM, pixel, scene.whole).blocks(TILE):
         around = _grown(tile, NEAR_UM, pixel, scene.whole)
         nuclei = scene.finder(_grey(image(around)), threshold=threshold)
         nuclei = nuclei.moved(np.array([around.y, around.x]) * pixel)
@@ -244,6 +244,6 @@ def _nuclei_of(scene: Scene, image: Image, area: Rect) -> Nuclei:
 
 def _threshold(image: Image, area: Rect) -> float:
     levels = np.zeros(LEVELS)
-    for tile in blocks_of(area, TILE):
+    for tile in area.blocks(TILE):
         levels += histogram(_grey(image(tile)))
     return otsu(levels)

@@ -12,7 +12,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
-from teramind.evaluate.blocks import blocks_of
 from teramind.geometry import Rect
 
 Floats = NDArray[np.float64]
@@ -164,7 +163,7 @@ def census(
     paired = partners >= 0
     nearest = nearest_neighbours_um(nuclei.middles)[here]
     known = np.isfinite(nearest)
-    blocks = list(blocks_of(area, edge))
+    blocks = list(area.blocks(edge))
     at, at_real = (_block_of(points, area, edge, pixel_size_um) for points in (made, others))
 
     def summed(places: NDArray[np.intp], values: Floats | None = None) -> NDArray[Any]:
@@ -172,7 +171,7 @@ def census(
 
     number = summed(at)
     sums = {
-        "per_mm2": (number, [b.height * b.width * pixel_size_um**2 / 1e6 for b in blocks]),
+        "per_mm2": (number, [b.area * pixel_size_um**2 / 1e6 for b in blocks]),
         "diameter_um": (summed(at, nuclei.diameters[here]), number),
         "grey": (summed(at, nuclei.greys[here]), number),
         "nearest_um": (summed(at[known], nearest[known]), summed(at[known])),

@@ -13,12 +13,12 @@ from teramind.errors import UserError
 from teramind.evaluate.baseline import Regression
 from teramind.evaluate.comparison import Comparison
 from teramind.evaluate.measure import Lattice
-from teramind.evaluate.place import volume_place
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
+from teramind.images.resample import open_images
 from teramind.split import Split
 from teramind.volume import VolumeLayout, open_level, volume_layout
+from teramind.volume.place import volume_place
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,30 @@ class Sources:
     lattice: Lattice
 
     @classmethod
-    def of_run(cls, config: Config, volume: str | Path, inputs: Any) -> Sources:
+    def of_run(
+        cls,
+        config: Config,
+        *,
+        volume: str | Path,
+        raster: str | Path,
+        images: str | Path | None,
+        split: str | Path | None,
+    ) -> Sources:
         """What a run of `config` compares.
 
         Args:
             config: of the run.
             volume: what it generated.
-            inputs: paths `raster`, `images` and `split` of a job; without a reference the last
-                two are empty.
+            raster: what from.
+            images: real ones at the network's pixel size; None without a reference.
+            split: file with the parts of the plane; None without a reference.
         """
         layout = config.layout()
         return cls(
             volume=volume,
-            raster=inputs.raster,
-            reference=inputs.images or None,
-            holdout=Split.read(Path(inputs.split)).test if inputs.split else None,
+            raster=raster,
+            reference=images,
+            holdout=Split.read(Path(split)).test if split else None,
             lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         )
 

@@ -32,7 +32,7 @@ NOTES = {
     "nuclei": "Otsu threshold of each image and watershed, or Cellpose; f1: as many pairs as "
     "possible of a nucleus and a real one within 4 um, both in the area; nuclei in pairs over all.",
     "whole": "The part of the plane that volume and reference share, background and training area "
-    "included. Only the holdout was kept from training.",
+    "included. Of this plane's images only the holdout was kept from training.",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +28,6 @@ class MoleculeColumns:
     x: str = "x"
     y: str = "y"
     section: str | None = None
-    units: Literal["um", "pixel"] = "um"
-    """Units of x and y."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from teramind.errors import UserError
+from teramind.config.values import Outside
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.expression.molecules import MoleculeSettings, MoleculeTable
 from teramind.expression.panel import PanelMatch, match_genes
 from teramind.expression.plausible import (
-    require_inside,
+    require_few_outside,
     require_no_hole,
     require_overlap,
     require_spread,
@@ -29,11 +29,6 @@ from teramind.files import atomic_path
 from teramind.geometry import Rect
 
 Settings = MoleculeSettings | CellSettings | TileSettings
-_SETTINGS: dict[str, type[Settings]] = {
-    "molecules": MoleculeSettings,
-    "cells": CellSettings,
-    "tiles": TileSettings,
-}
 
 _PROGRESS_SECONDS = 5.0
 
@@ -41,19 +36,18 @@ _PROGRESS_SECONDS = 5.0
 def bin_expression(
     *,
     source: Path | str,
-    kind: Literal["molecules", "cells", "tiles"],
     raster_path: Path | str,
     panel: Sequence[str],
     genes: int | None = None,
     sections: int,
     extent: Rect | None,
     panel_table_path: Path | str,
-    settings: Settings | None = None,
+    settings: Settings,
     pixel_size_um: float | None = None,
     section_spacing_um: float | None = None,
     minimum_overlap: float = 0.5,
     synonyms: Mapping[str, str] | None = None,
-    outside: Literal["error", "skip"] = "error",
+    outside: Outside = "error",
     region: Rect | None = None,
     around: Rect | None = None,
     bounds: Rect | None = None,
@@ -63,9 +57,9 @@ def bin_expression(
     `genes` of the panel, the first ones, are what the network reads, None all; the others are put
     into the raster, too, for they show where tissue is, and counted as other genes.
     `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
-    volume, around which the extent holds what drawing it reads; None the extent. `settings` is the
-    dataclass of the kind, None its defaults. `minimum_overlap` is the fraction of panel genes the
-    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` bears 1 % of
+    volume, around which the extent holds what drawing it reads; None the extent. `settings` say
+    what the data are and how to read them. `minimum_overlap` is the fraction of panel genes the
+    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` accepts 1 % of
     molecules outside the bounds. `region` is what will be generated, in pixels; tiles must cover
     it, where one is missing by their neighbours' frames, and other data overlap it. Of tiles only
     those that reach `around` are read, by default all.
@@ -74,7 +68,6 @@ def bin_expression(
     path = Path(source)
     data = _open(
         path,
-        kind,
         settings,
         panel=panel,
         sections=sections,
@@ -105,7 +98,7 @@ def bin_expression(
         if molecules != expected:
             raise RuntimeError(f"{path}: {expected} molecules counted, {molecules} read")
         if outside == "error" and extent:
-            require_inside(path, writer, molecules, data.extent)
+            require_few_outside(path, writer, molecules, data.extent)
         if region:
             require_overlap(path, region, data.extent, whole=False)
     if isinstance(data, ExpressionTiles):
@@ -135,20 +128,14 @@ def _numbers(writer: RasterWriter, data: Source, match: PanelMatch) -> dict[str,
 
 def _open(
     path: Path,
-    kind: str,
-    settings: Settings | None,
+    settings: Settings,
     *,
     panel: Sequence[str],
     sections: int,
     pixel_size_um: float | None,
     around: Rect | None,
 ) -> Source:
-    """Return the reader of a kind, its sections matched."""
-    if kind not in _SETTINGS:
-        raise UserError(f"kind {kind!r} of expression data: {', '.join(_SETTINGS)} expected")
-    settings = settings or _SETTINGS[kind]()
-    if not isinstance(settings, _SETTINGS[kind]):
-        raise TypeError(f"{type(settings).__name__} given for {kind}")
+    """Return the reader that the settings are for, its sections matched."""
     if isinstance(settings, TileSettings):
         return ExpressionTiles(
             path, settings=settings, panel=panel, sections=sections, around=around

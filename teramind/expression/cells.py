@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ from anndata.io import sparse_dataset
 from numpy.typing import NDArray
 from scipy import sparse
 
+from teramind.config.values import LengthUnit
 from teramind.errors import UserError, foreign, some
 from teramind.expression.h5ad import open_h5ad, read_whole, require_matrix
 from teramind.expression.sections import match_sections, section_label
@@ -33,11 +34,11 @@ _PLASTIC = 1.324717957244746
 class CellSettings:
     """How to read a cells x genes file."""
 
-    gene_key: str | None = None
+    gene: str | None = None
     """Column of var that holds gene names; None: its index."""
     spatial_key: str = "spatial"
     """Entry of obsm that holds cell centres, x first."""
-    section_key: str | None = None
+    section: str | None = None
     """Column of obs that tells the section; None: all cells are of section 0."""
     section_values: Sequence[object] | None = None
     """Values of that column in z order; None: it holds section numbers from 0."""
@@ -45,7 +46,7 @@ class CellSettings:
     """Layer with the counts; None: X."""
     radius_um: float = 5.0
     """Radius of the disc over which a cell's molecules are spread."""
-    units: Literal["um", "pixel"] = "um"
+    units: LengthUnit = "um"
     """Units of the cell centres."""
     origin: tuple[float, float] = (0.0, 0.0)
     """Coordinates (y, x) of the top left corner of pixel (0, 0), in these units."""
@@ -95,12 +96,12 @@ class CellTable:
 
     def match(self, sections: int) -> None:
         """Map the section column to 0..sections - 1; UserError for values that do not fit."""
-        if self.settings.section_key is not None:
+        if self.settings.section is not None:
             places = match_sections(
                 self.molecules_per_label,
                 sections=sections,
                 section_values=self.settings.section_values,
-                where=f"{self.path}, obs[{self.settings.section_key!r}]",
+                where=f"{self.path}, obs[{self.settings.section!r}]",
             )
             self._section = np.array([places[label] for label in self._labels], np.int64)
 
@@ -154,7 +155,7 @@ class CellTable:
 
     def _read_labels(self, file: h5py.File) -> list[str]:
         """Return each cell's section value."""
-        key = self.settings.section_key
+        key = self.settings.section
         if key is None:
             return [""] * len(self._centres)
         self._require_key(file["obs"], key, "obs")
@@ -168,7 +169,7 @@ class CellTable:
 
     def _read_names(self, file: h5py.File) -> list[str]:
         """Return the gene names."""
-        key, where = self.settings.gene_key, f"{self.path}: var"
+        key, where = self.settings.gene, f"{self.path}: var"
         if key is not None:
             self._require_key(file["var"], key, "var")
             where = f"{self.path}, var[{key!r}]"

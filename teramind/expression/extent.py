@@ -13,7 +13,7 @@ def table_extent(
     path: Path | str,
     *,
     pixel_size_um: float | None,
-    settings: MoleculeSettings | CellSettings | None = None,
+    settings: MoleculeSettings | CellSettings,
 ) -> dict[str, Any]:
     """Return the range in pixels, gene and molecule numbers, and section values of a table.
 
@@ -23,11 +23,9 @@ def table_extent(
     without one. Raises UserError as the readers do.
     """
     table: MoleculeTable | CellTable
-    if Path(path).suffix == ".h5ad":
-        settings = settings if isinstance(settings, CellSettings) else CellSettings()
+    if isinstance(settings, CellSettings):
         table = CellTable(path, settings=settings, pixel_size_um=pixel_size_um)
     else:
-        settings = settings if isinstance(settings, MoleculeSettings) else MoleculeSettings()
         table = MoleculeTable(path, settings=settings, pixel_size_um=pixel_size_um)
     labels, extent = sorted(table.molecules_per_label.items()), table.extent
     size, (origin_y, origin_x) = table.pixel_size, settings.origin

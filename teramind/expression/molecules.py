@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.config.values import LengthUnit
 from teramind.errors import UserError
 from teramind.expression.batches import MoleculeColumns, first_row, read_batches
 from teramind.expression.sections import match_sections
@@ -29,8 +30,10 @@ class MoleculeSettings:
     columns: MoleculeColumns = field(default_factory=MoleculeColumns)
     section_values: Sequence[object] | None = None
     """Values of the section column in z order; None: it holds section numbers from 0."""
+    units: LengthUnit = "um"
+    """Units of x and y."""
     origin: tuple[float, float] = (0.0, 0.0)
-    """Coordinates (y, x) of the top left corner of pixel (0, 0), in the table's units."""
+    """Coordinates (y, x) of the top left corner of pixel (0, 0), in these units."""
 
 
 class MoleculeTable:
@@ -49,7 +52,7 @@ class MoleculeTable:
         that are no finite numbers.
         """
         self.path, self.settings = Path(path), settings
-        self.pixel_size = _pixel_size(settings.columns.units, pixel_size_um, self.path)
+        self.pixel_size = _pixel_size(settings.units, pixel_size_um, self.path)
         self.molecules: Counter[str] = Counter()
         self.molecules_per_label: Counter[str] = Counter()
         low, high = np.full(2, np.inf), np.full(2, -np.inf)

@@ -30,7 +30,7 @@ def require_spread(path: Path, drawn: Rect, data: Rect) -> None:
         )
 
 
-def require_inside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
+def require_few_outside(path: Path, writer: RasterWriter, molecules: int, data: Rect) -> None:
     """Refuse a table of which more than `MOST_OUTSIDE` of so many molecules were outside."""
     if writer.outside.sum() > MOST_OUTSIDE * molecules:
         raise UserError(

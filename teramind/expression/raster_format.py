@@ -9,19 +9,19 @@ entry can have, so a lost chunk is noticed when it is read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from teramind.geometry import BIN, Rect
+from teramind.units import is_length
 
 BLOCK = 64
 """Edge of one block in bins."""
 
 VERSION = 1
-"""Of the format; the attribute `version`."""
+"""Version of the format; the attribute `version`."""
 
 LOST = int(np.iinfo(np.uint16).max)
 """Fill value of `bin` and `gene`: no entry has it."""
@@ -35,8 +35,8 @@ def require_attributes(attributes: Mapping[str, Any]) -> None:
         "sections": type(sections) is int and sections > 0,
         "extent": _is_rect(attributes["extent"], BIN),
         "bounds": _is_rect(attributes["bounds"], 1),
-        "pixel_size_um": _is_length(attributes["pixel_size_um"]),
-        "section_spacing_um": _is_length(attributes["section_spacing_um"]),
+        "pixel_size_um": is_length(attributes["pixel_size_um"]),
+        "section_spacing_um": is_length(attributes["section_spacing_um"]),
         "sources": type(attributes["sources"]) is list,
         "molecules_per_section": type(attributes["molecules_per_section"]) is list,
     }
@@ -48,10 +48,6 @@ def require_attributes(attributes: Mapping[str, Any]) -> None:
 def _is_rect(value: Any, step: int) -> bool:
     whole = type(value) is list and len(value) == 4 and all(type(v) is int for v in value)
     return whole and min(value[2:]) > 0 and not any(edge % step for edge in value)
-
-
-def _is_length(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
 def section_name(section: int) -> str:

@@ -53,8 +53,8 @@ class RasterWriter:
     ) -> None:
         """Prepare a raster of `sections` sections; `extent` is rounded outwards to bins.
 
-        `bounds` is the part of the plane that images are generated on, to which molecules beyond
-        its outermost bins are outside; None the whole extent.
+        `bounds` is the part of the plane that images are generated on, None the whole extent;
+        molecules beyond it, rounded outwards to bins, count as outside.
 
         Raises UserError if `path` exists, or the extent, panel or number of sections is empty.
         """

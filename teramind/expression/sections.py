@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from teramind.errors import UserError
+from teramind.errors import UserError, some
 
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,300})(?:\.0*)?\s*")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,3})?\s*")
@@ -45,10 +45,10 @@ def match_sections(
         )
     unknown = [label for label in labels if label not in places]
     if unknown:
-        listed = f"section_values are {_some(list(places))}"
+        listed = f"section_values are {_some(places)}"
         if section_values is None:
             listed = (
-                f"the volume has section{'s' * (sections > 1)} {_some(list(places))}; list the"
+                f"the volume has section{'s' * (sections > 1)} {_some(places)}; list the"
                 " column's values as section_values in z order, keep only the rows of these, or"
                 " name no section column"
             )
@@ -61,6 +61,5 @@ def match_sections(
     return {label: places[label] for label in labels}
 
 
-def _some(labels: Sequence[str]) -> str:
-    shown = ", ".join(repr(label) for label in labels[:6])
-    return shown + (f" and {len(labels) - 6} more" if len(labels) > 6 else "")
+def _some(labels: Iterable[str]) -> str:
+    return some([*map(repr, labels)], 6)

@@ -23,9 +23,9 @@ def reader_settings(
         return TileSettings(genes=expression.genes, names=names)
     if isinstance(expression, CellExpression):
         return CellSettings(
-            gene_key=expression.gene,
+            gene=expression.gene,
             spatial_key=expression.spatial_key,
-            section_key=expression.section,
+            section=expression.section,
             section_values=expression.section_values,
             layer=expression.layer,
             radius_um=expression.radius_um,
@@ -37,11 +37,11 @@ def reader_settings(
         x=expression.x,
         y=expression.y,
         section=expression.section,
-        units=expression.units,
     )
     return MoleculeSettings(
         columns=columns,
         section_values=expression.section_values,
+        units=expression.units,
         origin=expression.origin,
     )
 

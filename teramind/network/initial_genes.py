@@ -54,7 +54,7 @@ def wake_genes(network: Network, batches: Sequence[Tensor]) -> None:
 
 
 def _root_mean_square(grids: Sequence[Tensor]) -> Tensor:
-    """Of the counts that are not zero."""
+    """Root mean square of the counts that are not zero."""
     squares = sum(float(grid.square().sum(dtype=torch.float64)) for grid in grids)
     return torch.tensor(squares / sum(int((grid > 0).sum()) for grid in grids)).sqrt()
 

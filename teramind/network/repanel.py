@@ -93,7 +93,7 @@ def carry_over(
     """A weight of the new size with what it shares with the old one.
 
     Args:
-        new: freshly made; axis 0 is what speaks, axis 1, if any, what is listened to.
+        new: freshly made; axis 0 is that of outputs, axis 1, if any, that of inputs.
         old: to take from.
         axes: those of the two that genes stand on, last on each.
         common: (place in the new panel, place in the old one) of the genes in common.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from teramind.errors import UserError
 from teramind.geometry import BIN
+from teramind.units import is_length
 
 LEVEL_MULTIPLES = (1, 2, 4, 8)
 """Channels of level l are base times this; its patch edge is P / 2^l."""
@@ -97,6 +97,11 @@ class NetworkSpec:
         return (self.sections + 1) // 2
 
     @property
+    def first_image(self) -> int:
+        """Place of the first image section among the window's expression sections."""
+        return (self.sections - self.images) // 2
+
+    @property
     def channels(self) -> int:
         """Image channels of one patch, stain-major (stain, z)."""
         return len(self.stains) * self.images
@@ -133,10 +138,28 @@ class NetworkSpec:
             if own != value:
                 yield name, own, value
 
-    def misfits(self, path: str | Path, **wanted: Any) -> Iterator[str]:
+    def misfits(
+        self, path: str | Path, *, pixel_size_um: float | None = None, **sizes: Any
+    ) -> Iterator[str]:
         """One line per wanted size that this network, read from `path`, does not have."""
-        for name, own, value in self.differing(**wanted):
+        for name, own, value in self.differing(**sizes):
             yield f"network.{name}: {value}, but the checkpoint {path} has {own}"
+        if not self.fits_pixels(pixel_size_um):
+            yield (
+                f"plane.pixel_size_um: {pixel_size_um}, but the checkpoint {path} was trained at "
+                f"{self.pixel_size_um}"
+            )
+
+    def require_panel(self, panel: Sequence[str], raster: str | Path) -> None:
+        """Refuse a raster whose first genes are not those that the network reads."""
+        if len(panel) < self.genes:
+            raise UserError(f"raster {raster}: {len(panel)} genes, the network reads {self.genes}")
+        for i, (read, held) in enumerate(zip(self.panel, panel, strict=False)):
+            if read != held:
+                raise UserError(
+                    f"raster {raster}: gene {i} is {held}, the network reads {read} there; bin the "
+                    "expression with the checkpoint's panel"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready form; `from_dict` reads it back."""
@@ -158,14 +181,10 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-def _is_length(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
-
-
 _KINDS: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int,
     "tuple[str, ...]": _are_names,
-    "float | None": _is_length,
+    "float | None": is_length,
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "str | None": lambda value: value is None or isinstance(value, str),
 }

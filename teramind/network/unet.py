@@ -52,7 +52,7 @@ class Axes(NamedTuple):
 
 
 PATCH_FIRST = Axes(patch=0, y=1, x=2)
-"""Of maps (n, y, x, z, c)."""
+"""Axes of maps (n, y, x, z, c)."""
 
 
 def quarter(maps: Tensor, y: int, x: int, axes: Axes = PATCH_FIRST) -> Tensor:

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from teramind.config import Config, Train
+from teramind.engine.slab import device_for
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.network import NetworkSpec, load_network
 from teramind.network.checkpoint import read_spec
-from teramind.plan.estimate import Assumptions
-from teramind.plan.flops import patch_cost
-from teramind.plan.hardware import find_hardware
+from teramind.plan.flops import PatchCost, patch_cost
+from teramind.plan.hardware import Hardware, find_hardware
 from teramind.plan.measure import measure_here
-from teramind.plan.tissue import wanted_patches
-from teramind.slab import device_for
+from teramind.plan.tissue import Mask, wanted_patches
 
 PUBLISHED: dict[str, Any] = {"genes": 229, "base": 64, "embed": 512}
 """Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""
 WIDEST = 32
 """Patches side by side beyond which the measured speed hardly changes."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan rests on besides the configuration.
+
+    Attributes:
+        spec: sizes of the network.
+        cost: of its patches.
+        genes: of the raster.
+        hardware: the machine.
+        wanted: patches to draw per window; None: the raster is not there, all of the region.
+        workers: jobs that run at a time.
+    """
+
+    spec: NetworkSpec
+    cost: PatchCost
+    genes: int
+    hardware: Hardware
+    wanted: Sequence[Mask] | None
+    workers: int
 
 
 def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assumptions, list[str]]:

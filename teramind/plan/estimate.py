@@ -9,45 +9,20 @@ from typing import Any
 import numpy as np
 
 from teramind.config import Config
-from teramind.errors import UserError
-from teramind.geometry import Layout
-from teramind.network import NetworkSpec
+from teramind.engine.solver import SOLVERS
 from teramind.plan import rates
-from teramind.plan.flops import PatchCost
-from teramind.plan.hardware import Hardware, known_hardware
+from teramind.plan.assume import Assumptions
 from teramind.plan.jobs import files_left, jobs_per_rule
-from teramind.plan.memory import FLOAT, job_bytes
-from teramind.plan.simulate import Course, Job, simulate
-from teramind.plan.tissue import Mask
-from teramind.plan.work import PhaseWork, phase_work, wanted_work
-from teramind.solver import SOLVERS
+from teramind.plan.memory import job_bytes, process_bytes, workspace_bytes
+from teramind.plan.simulate import simulate
+from teramind.plan.times import JobTimes, StateBytes
+from teramind.plan.work import drawn_slabs, phase_work, wanted_work
+from teramind.units import MEBI
 from teramind.volume import VolumeLayout
-from teramind.volume.planned import volume_settings
+from teramind.volume.planned import planned_volume
 
-MEBI, GIBI = 1 << 20, 1 << 30
 SIMULATED = 2
 """Stacks of windows whose course is followed; those after them repeat it."""
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What a plan rests on besides the configuration.
-
-    Attributes:
-        spec: sizes of the network.
-        cost: of its patches.
-        genes: of the raster.
-        hardware: the machine.
-        wanted: patches to draw per window; None: the raster is not there, all of the region.
-        workers: jobs that run at a time.
-    """
-
-    spec: NetworkSpec
-    cost: PatchCost
-    genes: int
-    hardware: Hardware
-    wanted: Sequence[Mask] | None
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -115,24 +90,12 @@ class Plan:
     source: str
 
 
-def speed(hardware: Hardware, precision: str) -> float:
-    """Operations per second of the network.
-
-    Where this precision was not measured another one stands in, and where only the peak is known
-    the share of it that the published run reached on A100.
-    """
-    if hardware.gflops:
-        any_of_them = next(iter(hardware.gflops.values()))
-        return 1e9 * hardware.gflops.get(precision, any_of_them)
-    known = known_hardware()["a100"]
-    if not hardware.matrix_peak_gflops or not known.matrix_peak_gflops:
-        raise UserError(f"hardware {hardware.device}: neither gflops nor matrix_peak_gflops")
-    share = known.gflops["published"] / known.matrix_peak_gflops
-    return 1e9 * share * hardware.matrix_peak_gflops
-
-
 def estimate(config: Config, given: Assumptions) -> Plan:
-    """Plan a run of `config`."""
+    """Plan a run of `config`.
+
+    Raises:
+        UserError: when nothing is known of the machine's speed.
+    """
     layout, spec, hardware = config.layout(), given.spec, given.hardware
     phases = [phase_work(layout, phase, given.wanted) for phase in range(layout.phases)]
     decoded = sum(int(work.decoded.sum()) for work in phases)
@@ -146,10 +109,18 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         seconds=times.seconds,
         state_bytes=states,
     )
+    arrays = job_bytes(
+        layout,
+        spec,
+        given.cost,
+        planes=SOLVERS[config.generate.solver].planes,
+        genes=given.genes,
+        workspace=workspace_bytes(hardware, given.cost),
+    )
     network, other = times.network(), times.others()
-    drawn = _drawn_slabs(layout, given.wanted)
+    drawn = drawn_slabs(layout, given.wanted)
     jobs = jobs_per_rule(config)
-    volume = VolumeLayout(**volume_settings(config))
+    volume = planned_volume(config)
     voxels = int(np.prod(volume.shape))
     wanted = wanted_work(layout, given.wanted)
     everything = wanted_work(layout, None)
@@ -176,7 +147,7 @@ def estimate(config: Config, given: Assumptions) -> Plan:
         wall_hours=times.wall(course) / 3600,
         workers=given.workers,
         startup_share=times.startup * sum(w.pixels.size for w in phases) / max(network, 1e-9),
-        job_bytes=_job_memory(layout, given, planes=SOLVERS[config.generate.solver].planes),
+        job_bytes=process_bytes(hardware, given.cost) + arrays,
         state_bytes=sum(states.of(n, int(work.pixels.sum())) for n, work in enumerate(phases)),
         state_peak_bytes=course.peak_bytes,
         result_bytes=int(2 * _pyramid_voxels(volume) * fraction),
@@ -191,93 +162,9 @@ def plan_record(plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
     return {**asdict(plan), "notes": list(notes)}
 
 
-class StateBytes:
-    """Payload of the state files; before the last phase they hold what the solver remembers."""
-
-    def __init__(self, config: Config, spec: NetworkSpec) -> None:
-        self.layout, self.planes = config.layout(), SOLVERS[config.generate.solver].planes
-        self.pixel = spec.channels * (2 if config.generate.state == "float16" else FLOAT)
-
-    def __call__(self, job: Job) -> int:
-        """Of the state that a job leaves."""
-        return self.of(job[1], _pixels(self.layout, job))
-
-    def of(self, phase: int, pixels: int) -> int:
-        """Of so many pixels at the end of a phase."""
-        return self.pixel * pixels * (1 if phase == self.layout.phases - 1 else self.planes)
-
-
-class JobTimes:
-    """Seconds of every job."""
-
-    def __init__(self, config: Config, given: Assumptions, phases: Sequence[PhaseWork]) -> None:
-        self.layout, self.phases, self.given = config.layout(), phases, given
-        hardware = given.hardware
-        self.startup = (
-            rates.STARTUP_SECONDS if hardware.startup_seconds is None else hardware.startup_seconds
-        )
-        self.per_second = speed(hardware, config.generate.precision)
-        self.voxels = len(config.network.stains) * self.layout.voxels
-        self.depth = len(config.network.stains) * self.layout.windows.depth
-
-    def seconds(self, job: Job) -> float:
-        """Of a slab's phase, or of stitching it."""
-        slab, phase = job
-        if phase == self.layout.phases:
-            voxels = self.depth * _pixels(self.layout, (slab, phase - 1))
-            return self.startup + voxels / rates.VOXELS_PER_SECOND["stitch"]
-        work = self.phases[phase]
-        stack = slab.window // self.layout.stack
-        place = stack, work.rows.index(slab.row), work.cols.index(slab.col)
-        return self._network_seconds(int(work.encoded[place]), int(work.decoded[place]))
-
-    def longest(self) -> float:
-        """Of the largest slab job."""
-        return max(
-            self._network_seconds(int(work.encoded.max()), int(work.decoded.max()))
-            for work in self.phases
-        )
-
-    def network(self) -> float:
-        """Of all slab jobs together."""
-        return sum(
-            work.decoded.size * self.startup
-            + self._network_seconds(int(work.encoded.sum()), int(work.decoded.sum()))
-            - self.startup
-            for work in self.phases
-        )
-
-    def others(self) -> float:
-        """Of stitching, pyramids and slides together."""
-        jobs = self.phases[-1].decoded.size + 2 * self.layout.windows.generated
-        per_voxel = sum(1 / rate for rate in rates.VOXELS_PER_SECOND.values())
-        return jobs * self.startup + per_voxel * self.voxels
-
-    def wall(self, course: Course) -> float:
-        """Of the run: after the course of its first windows the workers share what is left.
-
-        The pyramid and the slide of the last section come after all else, one after the other.
-        """
-        section = self.voxels / self.layout.windows.generated
-        last = sum(section / rates.VOXELS_PER_SECOND[rule] for rule in ("pyramid", "export_wsi"))
-        last += 2 * self.startup
-        rest = self.network() + self.others() - course.worked - last
-        return course.seconds + rest / self.given.workers + last
-
-    def _network_seconds(self, encoded: int, decoded: int) -> float:
-        flops = self.given.cost.flops(encoded=encoded, decoded=decoded)
-        return self.startup + flops / self.per_second
-
-
 def _dry_run_bytes(jobs: int) -> int:
     """Memory of Snakemake with the graph of so many jobs."""
     return int(MEBI * (rates.DRY_RUN_MIB + rates.DRY_RUN_MIB_PER_JOB * jobs))
-
-
-def _pixels(layout: Layout, job: Job) -> int:
-    """Of a slab's core in all its windows."""
-    core = layout.core(*job)
-    return core.height * core.width * len(layout.windows_of(job[0]))
 
 
 def _pyramid_voxels(volume: VolumeLayout) -> int:
@@ -285,30 +172,3 @@ def _pyramid_voxels(volume: VolumeLayout) -> int:
     stains, sections, _, _ = volume.shape
     planes = (volume.plane(level) for level in range(volume.levels))
     return stains * sections * sum(height * width for height, width in planes)
-
-
-def _job_memory(layout: Layout, given: Assumptions, *, planes: int) -> int:
-    """Of the largest slab job; what was not measured of its process is taken from `rates`."""
-    hardware, weights = given.hardware, FLOAT * given.cost.weights
-    process = rates.PROCESS_MIB * MEBI + weights
-    if hardware.process_mib is not None:
-        process = hardware.process_mib * MEBI
-    workspace = float(rates.WORKSPACE_PATCHES * given.cost.feature_bytes)
-    if hardware.workspace_mib is not None:
-        workspace = hardware.workspace_mib * MEBI
-    arrays = job_bytes(
-        layout, given.spec, given.cost, planes=planes, genes=given.genes, workspace=int(workspace)
-    )
-    return int(process + arrays)
-
-
-def _drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
-    """Sections times slabs that hold anything but background."""
-    last, p, drawn = layout.phases - 1, layout.patch, 0
-    for slab in layout.slabs(last):
-        rows, cols = layout.core(slab, last).within(layout.bounds)
-        place = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
-        for window in layout.windows_of(slab):
-            if wanted is None or wanted[window][place].any():
-                drawn += len(layout.windows.kept(window))
-    return drawn

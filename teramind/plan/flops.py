@@ -39,7 +39,7 @@ class PatchCost:
     weights: int
 
     def flops(self, *, encoded: int, decoded: int) -> int:
-        """Of so many encoder and decoder passes.
+        """Operations of so many encoder and decoder passes.
 
         The gene branch counts with every encoder pass, although the engine keeps its features
         from step to step while there is room.

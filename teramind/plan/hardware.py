@@ -71,6 +71,25 @@ def find_hardware(name: str) -> Hardware:
     return found
 
 
+def speed(hardware: Hardware, precision: str) -> float:
+    """Operations per second of the network.
+
+    Where this precision was not measured another one stands in, and where only the peak is known
+    the share of it that the published run reached on A100.
+
+    Raises:
+        UserError: when neither is known.
+    """
+    if hardware.gflops:
+        any_of_them = next(iter(hardware.gflops.values()))
+        return 1e9 * hardware.gflops.get(precision, any_of_them)
+    known = known_hardware()["a100"]
+    if not hardware.matrix_peak_gflops or not known.matrix_peak_gflops:
+        raise UserError(f"hardware {hardware.device}: neither gflops nor matrix_peak_gflops")
+    share = known.gflops["published"] / known.matrix_peak_gflops
+    return 1e9 * share * hardware.matrix_peak_gflops
+
+
 def _first(error: ValidationError) -> str:
     """The first fault, behind the key that it is of."""
     fault = error.errors()[0]

@@ -6,8 +6,7 @@ from collections import Counter
 
 from teramind.config import Config
 from teramind.geometry import Layout
-from teramind.volume import VolumeLayout
-from teramind.volume.planned import volume_settings
+from teramind.volume.planned import planned_volume
 
 
 def generate_jobs(layout: Layout) -> list[int]:
@@ -51,7 +50,7 @@ def files_left(config: Config, *, drawn_slabs: int) -> Counter[str]:
         drawn_slabs: section-deep columns of a slab with tissue, one per section and slab; what
             is all background has no shards.
     """
-    volume, layout = VolumeLayout(**volume_settings(config)), config.layout()
+    volume, layout = planned_volume(config), config.layout()
     jobs = jobs_per_rule(config)
     noted = sum(n for rule, n in jobs.items() if rule != "all")
     sections = layout.windows.generated

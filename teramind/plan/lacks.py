@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from math import ceil
 
 from teramind.config import Config
-from teramind.job_memory import slab_job_megabytes
-from teramind.noise import PUBLISHED_TILE
+from teramind.engine.noise import PUBLISHED_TILE
 from teramind.plan import rates
-from teramind.plan.estimate import GIBI, Plan
+from teramind.plan.estimate import Plan
 from teramind.plan.hardware import Hardware
-from teramind.units import duration, size
+from teramind.run.job_memory import slab_job_megabytes
+from teramind.units import GIBI, duration, size
 
 UNTIMED = (
     "phantom",
@@ -71,10 +71,10 @@ def _undisked(config: Config) -> Iterator[str]:
 
 
 def _noise_seconds(config: Config) -> float:
-    """Of published noise: each window of the first phase draws its tiles for all sections."""
+    """Seconds of published noise: in the first phase each window draws tiles of all sections."""
     layout = config.layout()
     drawn = 0
     for slab in layout.slabs(0):
-        tiles = layout.frame(slab, 0).rounded_out(PUBLISHED_TILE)
-        drawn += tiles.height * tiles.width * len(layout.windows_of(slab))
+        tiles = layout.read(slab, 0).rounded_out(PUBLISHED_TILE)
+        drawn += tiles.area * len(layout.windows_of(slab))
     return drawn * len(config.network.stains) * config.windows.generated / rates.NOISE_PER_SECOND

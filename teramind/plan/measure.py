@@ -19,10 +19,10 @@ from teramind.geometry import BIN, Layout, Rect, Windows
 from teramind.network import NetworkSpec
 from teramind.plan.flops import PatchCost
 from teramind.plan.hardware import Hardware
+from teramind.units import MEBI
 
 SECONDS = 3.0
 """How long the measured run should take."""
-MEBI = 1 << 20
 
 
 def measure_here(
@@ -88,14 +88,14 @@ def one_phase(spec: NetworkSpec, *, rows: int, cols: int) -> Layout:
     windows = Windows(sections=spec.sections, planes=1)
     windows = Windows(sections=spec.sections, planes=windows.depth + 2 * windows.first)
     region = Rect(0, 0, rows * spec.patch, cols * spec.patch)
-    return Layout(region, region, spec.patch, max(rows, cols) * spec.patch, windows, 1, 1)
+    return Layout.whole(region, patch=spec.patch, windows=windows, steps=1)
 
 
 def _measure(asked: dict[str, Any]) -> Hardware:
     """What the process of its own does."""
     import torch
 
-    from teramind import slab as _  # noqa: F401 - a job's imports
+    from teramind.engine import slab as _  # noqa: F401 - a job's imports
     from teramind.network import Network
     from teramind.network.fast import for_inference
     from teramind.network.precision import set_precision
@@ -107,7 +107,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     loaded = Network(spec).requires_grad_(False).eval()
     set_precision(loaded, getattr(torch, asked["precision"]))
     network = for_inference(loaded.to(device))
-    startup, process = time.process_time(), _memory("VmRSS")
+    startup, process = time.process_time(), process_memory("VmRSS")
     clock = _Clock(device, asked["threads"])
     _run(network, clock, rows=1, cols=2)  # kernels are chosen and compiled at their first call
     cols, rows = asked["width"], 1
@@ -115,7 +115,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     if taken < asked["seconds"] / 2:
         rows = min(max(round(asked["seconds"] / taken), 2), 64)
         taken = _run(network, clock, rows=rows, cols=cols)
-    peak = _memory("VmHWM")  # not ru_maxrss, which a process takes over from its parent
+    peak = process_memory("VmHWM")  # not ru_maxrss, which a process takes over from its parent
     cost = PatchCost(**asked["cost"])
     frame = one_phase(spec, rows=rows, cols=cols).region.grown(spec.half)
     held = work_bytes(frame, spec, cost, planes=1, genes=spec.genes, workspace=0)
@@ -143,9 +143,9 @@ class _Clock:
 
 def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
     """Seconds of one step of `rows` x `cols` patches."""
-    from teramind.diffusion import sampling_steps
-    from teramind.generate import Generator
-    from teramind.noise import PhiloxNoise
+    from teramind.engine.generate import Generator
+    from teramind.engine.noise import PhiloxNoise
+    from teramind.engine.solver import sampling_steps
 
     spec, layout = network.spec, one_phase(network.spec, rows=rows, cols=cols)
     generator = Generator(
@@ -160,7 +160,7 @@ def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
     return clock() - start
 
 
-def _memory(line: str) -> int:
+def process_memory(line: str) -> int:
     """Bytes in a line of the process's status: VmRSS is held now, VmHWM the most so far."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(status.partition(f"{line}:")[2].split()[0])

@@ -1,12 +1,15 @@
-"""Memory of one slab's job, from the arrays that `teramind.generate` holds."""
+"""Memory of one slab's job, from the arrays that `teramind.engine.generate` holds."""
 
 from __future__ import annotations
 
-from teramind.gene_features import GENE_BYTES
+from teramind.engine.gene_features import GENE_BYTES
+from teramind.engine.phase_plane import band_height
 from teramind.geometry import BIN, Layout, Rect
 from teramind.network import NetworkSpec
-from teramind.phase_plane import band_height
+from teramind.plan import rates
 from teramind.plan.flops import PatchCost
+from teramind.plan.hardware import Hardware
+from teramind.units import MEBI
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -21,7 +24,7 @@ def plane_bytes(frame: Rect, spec: NetworkSpec, *, planes: int, genes: int) -> i
         planes: of the solver's memory.
         genes: of the raster.
     """
-    held = 3 * planes * spec.channels * FLOAT * frame.height * frame.width
+    held = 3 * planes * spec.channels * FLOAT * frame.area
     return held + spec.sections * genes * (frame.height // BIN) * (frame.width // BIN)
 
 
@@ -62,13 +65,21 @@ def job_bytes(
     """Memory of the largest job of all phases, its process not counted."""
     found = []
     for phase in range(layout.phases):
-        slab = max(layout.slabs_of_window(0, phase), key=lambda s: _area(layout.core(s, phase)))
-        steps, core = len(layout.phase_steps(phase)), layout.core(slab, phase)
-        computed = core.grown((steps - 1) * spec.patch).cut(layout.bounds)
-        frame = computed.grown(spec.half)
+        slab = max(layout.slabs_of_window(0, phase), key=lambda s: layout.core(s, phase).area)
+        frame = layout.computed(slab, phase).grown(spec.half)
         found.append(work_bytes(frame, spec, cost, planes=planes, genes=genes, workspace=workspace))
     return max(found)
 
 
-def _area(rect: Rect) -> int:
-    return rect.height * rect.width
+def process_bytes(hardware: Hardware, cost: PatchCost) -> int:
+    """Memory of a job's process with the network loaded; from `rates` where it was not measured."""
+    if hardware.process_mib is not None:
+        return int(hardware.process_mib * MEBI)
+    return int(rates.PROCESS_MIB * MEBI) + FLOAT * cost.weights
+
+
+def workspace_bytes(hardware: Hardware, cost: PatchCost) -> int:
+    """Memory of the network's kernels beside it; from `rates` where it was not measured."""
+    if hardware.workspace_mib is not None:
+        return int(hardware.workspace_mib * MEBI)
+    return rates.WORKSPACE_PATCHES * cost.feature_bytes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 SECONDS_PER_JOB = 6.5e-3
-"""Of a dry run, on the slower of two machines; the other took 1.7e-3."""
+"""Time of a dry run, on the slower of two machines; the other took 1.7e-3."""
 DRY_RUN_MIB, DRY_RUN_MIB_PER_JOB = 217.0, 0.022
 """Memory of the process that holds the graph of jobs: by itself, and for each of them."""
 STARTUP_SECONDS = 10.0
-"""Of a slab's job before its first patch where nothing was measured: imports, weights, queue."""
+"""Until the first patch of a slab job where nothing was measured: imports, weights, queue."""
 PROCESS_MIB = 600.0
-"""Of a process with torch, its weights not counted, where nothing was measured."""
+"""Memory of a process with torch, its weights not counted, where nothing was measured."""
 
 VOXELS_PER_SECOND = {"stitch": 15e6, "pyramid": 17e6, "export_wsi": 15e6}
 """Voxels of the volume that one core stitches, halves into a pyramid, or writes as slides."""

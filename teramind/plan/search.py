@@ -10,7 +10,9 @@ from typing import NamedTuple
 from teramind.config import Config
 from teramind.config.conflicts import MOST_JOBS, require_few_jobs
 from teramind.errors import UserError
-from teramind.plan.estimate import GIBI, Assumptions, Plan, estimate
+from teramind.plan.assume import Assumptions
+from teramind.plan.estimate import Plan, estimate
+from teramind.units import GIBI
 
 EDGES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 """Slab edges tried, in pixels; every shard halves into whole pixels several times."""

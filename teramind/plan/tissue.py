@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from teramind.engine.generate import dilate
 from teramind.expression.raster import Raster
-from teramind.generate import dilate
 from teramind.geometry import Layout
 
 Mask = NDArray[np.bool_]
@@ -31,13 +31,6 @@ def wanted_patches(raster: Raster, layout: Layout, *, margin: int) -> list[Mask]
                 tissue |= of_section[section]
         inner = dilate(tissue, margin)[margin : rows - margin, margin : cols - margin]
         whole = np.zeros((layout.bounds.height // p, layout.bounds.width // p), bool)
-        whole[_patches(layout)] = inner
+        whole[layout.region.within(layout.bounds, step=p)] = inner
         masks.append(whole)
     return masks
-
-
-def _patches(layout: Layout) -> tuple[slice, slice]:
-    """Patches of the region in a mask of the bounds."""
-    rows, cols = layout.region.within(layout.bounds)
-    p = layout.patch
-    return slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)

@@ -43,11 +43,21 @@ def wanted_work(layout: Layout, wanted: Sequence[Mask] | None) -> int:
     """Patches wanted times steps: what a sampler without frames or slabs would have to do."""
     p = layout.patch
     if wanted is None:
-        region = layout.region
-        patches = region.height // p * (region.width // p) * len(layout.windows)
+        patches = layout.region.area // p**2 * len(layout.windows)
     else:
         patches = sum(int(mask.sum()) for mask in wanted)
     return patches * layout.steps
+
+
+def drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
+    """Sections times slabs that hold anything but background."""
+    last, drawn = layout.phases - 1, 0
+    for slab in layout.slabs(last):
+        place = layout.core(slab, last).within(layout.bounds, step=layout.patch)
+        for window in layout.windows_of(slab):
+            if wanted is None or wanted[window][place].any():
+                drawn += len(layout.windows.kept(window))
+    return drawn
 
 
 def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> PhaseWork:
@@ -72,8 +82,8 @@ def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> Pha
             needed = _distance(mask) <= layout.reach(phase)
             for i, row in enumerate(rows):
                 for j, col in enumerate(cols):
-                    core = layout.core(Slab(window, row, col), phase)
-                    both[:, window, i, j] = _masked(layout, phase, core, needed)
+                    slab = Slab(window, row, col)
+                    both[:, window, i, j] = _masked(layout, slab, phase, needed)
         decoded, encoded = both
     of_windows = decoded, encoded, np.broadcast_to(pixels, decoded.shape)
     return PhaseWork(rows, cols, *(np.add.reduceat(n, stacks) for n in of_windows))
@@ -94,14 +104,14 @@ def _rectangles(
     return tall @ wide.T, (tall + 1) @ (wide + 1).T
 
 
-def _masked(layout: Layout, phase: int, core: Rect, needed: Mask) -> tuple[int, int]:
+def _masked(layout: Layout, slab: Slab, phase: int, needed: Mask) -> tuple[int, int]:
     """Decoder and encoder passes of one slab; `needed` is what its phase must leave behind."""
     p, grow = layout.patch, len(layout.phase_steps(phase)) - 1
+    core, computed = layout.core(slab, phase), layout.computed(slab, phase)
     if core == EMPTY:
         return 0, 0
-    frame = core.grown(grow * p).cut(layout.bounds)
-    target = np.zeros((frame.height // p, frame.width // p), bool)
-    target[_in_patches(core, frame, p)] = needed[_in_patches(core, layout.bounds, p)]
+    target = np.zeros((computed.height // p, computed.width // p), bool)
+    target[core.within(computed, step=p)] = needed[core.within(layout.bounds, step=p)]
     away = np.pad(_distance(target), 1, constant_values=_FAR)
     rows = np.minimum(away[1:], away[:-1])
     corners = np.minimum(rows[:, 1:], rows[:, :-1])  # of the four around an aligned patch
@@ -114,14 +124,6 @@ def _steps(away: NDArray[np.int32], grow: int) -> int:
     `away` is in patches from the nearest wanted one.
     """
     return int((grow + 1 - away[away <= grow]).sum())
-
-
-def _in_patches(inner: Rect, outer: Rect, patch: int) -> tuple[slice, slice]:
-    rows, cols = inner.within(outer)
-    return (
-        slice(rows.start // patch, rows.stop // patch),
-        slice(cols.start // patch, cols.stop // patch),
-    )
 
 
 def _distance(mask: Mask) -> NDArray[np.int32]:

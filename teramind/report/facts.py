@@ -93,6 +93,8 @@ def fact_tables(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value, start=1))
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from teramind.block_means import Rows, mean_bands
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import BIN, Rect
 from teramind.volume import stain_colour
 

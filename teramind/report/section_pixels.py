@@ -13,12 +13,12 @@ from scipy.ndimage import uniform_filter
 
 from teramind.block_means import LONGEST
 from teramind.evaluate.baseline import Regression
-from teramind.evaluate.place import volume_place
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
-from teramind.images import open_images
+from teramind.images.resample import open_images
 from teramind.report.pictures import Floats, Grey, Grid, averaged, bin_means
 from teramind.volume import VolumeLayout, open_level, volume_layout
+from teramind.volume.place import volume_place
 
 CLOSE_UP = 320
 """Longest edge of a close-up in pixels of the plane."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from teramind.evaluate.baseline import Regression
-from teramind.expression import Raster
+from teramind.expression.raster import Raster
 from teramind.geometry import Rect
 from teramind.report.pictures import (
     Grey,

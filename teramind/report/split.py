@@ -21,7 +21,7 @@ LONGEST = 700
 COLOURS = {"training": "tab:blue", "validation": "tab:orange", "test": "tab:red"}
 
 
-def draw_split(split: Split, images: zarr.Array[Any], path: Path) -> None:
+def write_split_picture(split: Split, images: zarr.Array[Any], path: Path) -> None:
     """Draw the parts over the first stain of the middle section, as PNG.
 
     Memory: a band of the section and the picture.

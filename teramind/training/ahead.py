@@ -13,17 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 from teramind.errors import UserError
 from teramind.training.dataset import Batch
 
-Cut = Callable[[int], list[Batch]]
-"""The pieces of a step's windows."""
-
 
 class Steps(Dataset[list[Batch] | UserError]):
-    """A function of the step, as torch's loader wants it.
+    """What `cut` returns for a step, the pieces of its windows, as torch's loader wants it.
 
     A mistake of the user's is returned: of what is raised the loader makes a text with a traceback.
     """
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: Callable[[int], list[Batch]]) -> None:
         self._cut = cut
 
     def __getitem__(self, step: int) -> list[Batch] | UserError:
@@ -34,7 +31,9 @@ class Steps(Dataset[list[Batch] | UserError]):
             return error
 
 
-def cut_ahead(cut: Cut, steps: range, workers: int) -> Generator[list[Batch]]:
+def cut_ahead(
+    cut: Callable[[int], list[Batch]], steps: range, workers: int
+) -> Generator[list[Batch]]:
     """What `cut` returns for each of `steps`, in their order, made before it is asked for.
 
     The processes end when the iterator is closed or fails.

@@ -22,12 +22,12 @@ from teramind.training.places import Places
 ALL = slice(None)
 """Every window of a step."""
 
-Cut = TypeVar("Cut")
+AnyCut = TypeVar("AnyCut")
 """Where a window is cut, and how it is turned."""
 
 
 class Batch(NamedTuple):
-    """b training windows of p x p aligned patches (W = p P pixels); see `diffusion.window_loss`."""
+    """b training windows of p x p aligned patches (W = p P pixels); see `objective.window_loss`."""
 
     image: Tensor
     inside: Tensor
@@ -78,7 +78,7 @@ class PairedImages:
         return Rect(0, 0, self.height, self.width).cut(self.raster.extent).cut(bounds)
 
 
-class Place(NamedTuple):
+class PlaneCut(NamedTuple):
     """Where a window is cut, and how it is turned."""
 
     y: int
@@ -88,7 +88,7 @@ class Place(NamedTuple):
     flip: bool
 
 
-class RandomWindows(ABC, Generic[Cut]):
+class RandomWindows(ABC, Generic[AnyCut]):
     """Windows drawn at random, each a pure function of (seed, step).
 
     A subclass says where windows are cut and what they hold; see `WindowSource`.
@@ -120,19 +120,19 @@ class RandomWindows(ABC, Generic[Cut]):
 
     def _noise(self, step: int, window: int) -> np.ndarray:
         """Noise of one window of a step, (stain z, W, W)."""
-        rng = np.random.default_rng((self.seed, step, 1 + window))  # a last 0 would not be heard
+        rng = np.random.default_rng((self.seed, step, 1 + window))  # a last 0 would not change it
         return rng.standard_normal((self.spec.channels, self.size, self.size), dtype=np.float32)
 
     @abstractmethod
-    def _cut(self, rng: np.random.Generator) -> Cut:
+    def _cut(self, rng: np.random.Generator) -> AnyCut:
         """Draw where a window is cut, and how it is turned."""
 
     @abstractmethod
-    def _window(self, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _window(self, cut: AnyCut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return image and inside (stain z, W, W), and counts (p^2, bins, bins, S, G)."""
 
 
-class TrainingWindows(RandomWindows[Place]):
+class TrainingWindows(RandomWindows[PlaneCut]):
     """Random windows of the training region, each a pure function of (seed, step).
 
     Args:
@@ -191,12 +191,12 @@ class TrainingWindows(RandomWindows[Place]):
                 f"in pixels of {spec.pixel_size_um} um; they must agree"
             )
 
-    def _cut(self, rng: np.random.Generator) -> Place:
+    def _cut(self, rng: np.random.Generator) -> PlaneCut:
         y, x = self.places[int(rng.integers(len(self.places)))]
         window = int(rng.integers(len(self.windows)))
-        return Place(y, x, window, int(rng.integers(4)), bool(rng.integers(2)))
+        return PlaneCut(y, x, window, int(rng.integers(4)), bool(rng.integers(2)))
 
-    def _window(self, cut: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _window(self, cut: PlaneCut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         y, x, window, turns, flip = cut
         image, inside = self._image(y, x, window)
         rect = Rect(y, x, self.size, self.size)

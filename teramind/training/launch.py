@@ -16,7 +16,7 @@ from teramind.errors import UserError
 from teramind.files import write_json
 from teramind.training.material import TrainingFiles
 from teramind.training.recipe import train_from_config
-from teramind.training.resume import saved_states
+from teramind.training.resume import last_step
 
 TO_SAVE = 300
 """Seconds that processes have after a SIGTERM to end their step and save; torchrun gives 30."""
@@ -49,8 +49,7 @@ def run_training(config: Config, values: Mapping[str, Any], *, threads: int, log
 def reached(config: Config) -> str:
     """How far training has come, in words."""
     assert config.train is not None
-    states = saved_states(TrainingFiles.of(config.results).states)
-    step = int(states[-1].stem.partition("_")[2]) if states else 0
+    step = last_step(TrainingFiles.of(config.results).states)
     return f"step {step} of {config.train.steps}"
 
 
@@ -80,5 +79,5 @@ def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: 
     if status:
         printed = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line.partition("error: ")[2] for line in printed if line.startswith("error: ")]
-        raise UserError(lines[0] if lines else f"training: status {status}; see {log}")
+        raise UserError(*dict.fromkeys(lines or [f"training: status {status}; see {log}"]))
     return files.checkpoint.exists()

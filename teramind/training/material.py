@@ -11,7 +11,7 @@ from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.files import digest
-from teramind.images import open_images, require_plane
+from teramind.images.resample import open_images, require_plane
 from teramind.network import NetworkSpec
 from teramind.split import Part, Split
 from teramind.training.dataset import PairedImages, TrainingWindows, WindowSource
@@ -150,7 +150,9 @@ class OwnImages:
         """Images and raster, opened and compared with the plane."""
         path, plane, network = self.files.images, self.config.plane, self.config.network
         images = open_images(path, network.stains)
-        require_plane(images, plane.rect, path=path, tolerance=network.patch)
+        require_plane(
+            images, plane.rect, sections=plane.sections, path=path, tolerance=network.patch
+        )
         return PairedImages(images, Raster.open(self.files.raster))
 
 
@@ -165,8 +167,10 @@ class PublishedTiles:
         names = getattr(config.expression, "gene_names", None)
         self.names = tuple(read_panel(Path(names))) if names else self.panel
         self.genes = getattr(config.expression, "genes", len(self.names))
-        self.paths = lists = tuple(Path(path) for path in asked.tiles.lists)
-        by_mouse = listed_tiles(list(lists), Path(asked.tiles.folder))
+        lists = [Path(path) for path in asked.tiles.lists]
+        by_mouse = listed_tiles(lists, Path(asked.tiles.folder))
+        listed = (path for pairs in by_mouse.values() for pair in pairs for path in pair)
+        self.paths = (*lists, *listed)
         left_out = asked.tiles.leave_out
         if left_out is not None and left_out not in by_mouse:
             raise UserError(

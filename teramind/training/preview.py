@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from teramind.diffusion import sampling_steps
+from teramind.engine.generate import Generator
+from teramind.engine.noise import PhiloxNoise
+from teramind.engine.solver import sampling_steps
+from teramind.engine.state import to_grey
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import Network
-from teramind.noise import PhiloxNoise
-from teramind.state import to_grey
 from teramind.training.dataset import PairedImages
 
 STEPS = 5
@@ -41,15 +41,7 @@ def generate_piece(network: Network, pairs: PairedImages, rect: Rect) -> NDArray
     """Generate the middle z-window of `rect`, with the state -1 around it: (c, z, y, x)."""
     spec = network.spec
     windows = Windows(sections=spec.sections, planes=pairs.raster.sections)
-    layout = Layout(
-        bounds=rect,
-        region=rect,
-        patch=spec.patch,
-        slab=max(rect.height, rect.width),
-        windows=windows,
-        steps=STEPS,
-        phases=1,
-    )
+    layout = Layout.whole(rect, patch=spec.patch, windows=windows, steps=STEPS)
     generator = Generator(
         network=network,
         expression=pairs.raster,
@@ -59,7 +51,7 @@ def generate_piece(network: Network, pairs: PairedImages, rect: Rect) -> NDArray
     )
     window = len(windows) // 2
     state = generator.run_phase(Slab(window, 0, 0), 0, generator.initial(window))
-    grey = to_grey(np.nan_to_num(state, nan=-1).astype(np.float32))
+    grey = to_grey(state)
     return grey.reshape(len(spec.stains), spec.images, *grey.shape[1:])
 
 
@@ -78,6 +70,6 @@ def real_piece(pairs: PairedImages, sections: int, rect: Rect) -> NDArray[np.uin
     inside = rect.cut(Rect(0, 0, height, width))
     for k, z in enumerate(shown):
         if z < planes:
-            pixels = pairs.images[:, z, inside.y : inside.bottom, inside.x : inside.right]
+            pixels = pairs.images[:, z, *inside.slices]
             real[:, k, *inside.within(rect)] = np.asarray(pixels)
     return real

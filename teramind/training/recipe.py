@@ -10,11 +10,11 @@ from teramind.config import Config, Train
 from teramind.errors import UserError
 from teramind.expression.panel import read_panel
 from teramind.network import Network, NetworkSpec, load_network, save_network
+from teramind.network.device import require_bfloat16, where
 from teramind.network.initial import carries_copy, copy_weights
 from teramind.network.repanel import repanel
 from teramind.training.material import Material, TrainingFiles, open_material, sizes_digest
-from teramind.training.parallel import team
-from teramind.training.rate import TrainSettings
+from teramind.training.parallel import Team, team
 from teramind.training.start_fit import start_misfits
 from teramind.training.trainer import Trainer
 from teramind.training.watch import Watch, tensorboard
@@ -30,7 +30,8 @@ def train_from_config(config: Config) -> bool:
         `train.minutes` was over first.
 
     Raises:
-        UserError: when inputs do not fit each other, training diverges or is asked to end.
+        UserError: when inputs do not fit each other, the machine has not the precision asked for,
+            training diverges or is asked to end.
     """
     if not config.trains or config.train is None:
         raise UserError("network.checkpoint: must be 'train' for training")
@@ -38,12 +39,12 @@ def train_from_config(config: Config) -> bool:
     material = open_material(config, files)
     start = _start(config, asked, material.panel)
     spec = _spec(config, asked, material.panel, start)
-    same = {field.name for field in dataclasses.fields(TrainSettings)}
     with team(asked.gpus) as processes:
+        _require_machine(asked, processes)
         trainer = Trainer(
             spec,
             material.windows(spec),
-            TrainSettings(**asked.model_dump(include=same)),
+            asked,
             files.states,
             start=start,
             files=sizes_digest(material.paths),
@@ -59,6 +60,17 @@ def train_from_config(config: Config) -> bool:
             save_network(network, files.checkpoint, dtype=dtype, exact=exact)
         processes.wait()
         return trainer.finished
+
+
+def _require_machine(asked: Train, processes: Team) -> None:
+    """Say where training runs. Raises UserError where it cannot have the precision asked for."""
+    device = processes.device.type
+    if asked.precision == "bfloat16":
+        require_bfloat16(device, key="train.precision")
+    if processes.leads:
+        here = where(device, gpus=asked.gpus, key="train.gpus")
+        together = f", in {processes.size} processes" * (processes.size > 1)
+        print(f"training: {here}{together}", flush=True)
 
 
 def _start(config: Config, asked: Train, panel: tuple[str, ...]) -> Network | None:

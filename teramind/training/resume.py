@@ -19,6 +19,12 @@ def saved_states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("state_*.pt") if _NAME.fullmatch(path.name))
 
 
+def last_step(folder: Path) -> int:
+    """Step of the newest state; 0 if there is none."""
+    names = (_NAME.fullmatch(path.name) for path in folder.glob("state_*.pt"))
+    return max((int(name[1]) for name in names if name), default=0)
+
+
 def write_state(folder: Path, state: dict[str, Any], *, keep: int) -> None:
     """Write the state of `state["step"]`, whole or not at all; keep the last `keep` states."""
     with atomic_path(folder / f"state_{state['step']:08d}.pt") as temporary:

@@ -30,7 +30,7 @@ class TilePair(NamedTuple):
     image: Path
 
 
-class Cut(NamedTuple):
+class TileCut(NamedTuple):
     """Where a window is cut out of a tile, and how it is turned.
 
     The image is the square at `y`, `x`, framed by half a patch of nothing; `row`, `column` are the
@@ -47,7 +47,7 @@ class Cut(NamedTuple):
     flip: int
 
 
-class TileWindows(RandomWindows[Cut]):
+class TileWindows(RandomWindows[TileCut]):
     """Random windows of published training tiles, each a pure function of (seed, step).
 
     As in the release (model and data code, 2025): a square of 4 x 4 patches (2 x 2 where P is 128)
@@ -117,19 +117,19 @@ class TileWindows(RandomWindows[Cut]):
                 f" {self.spec.sections}"
             )
 
-    def _cut(self, rng: np.random.Generator) -> Cut:
+    def _cut(self, rng: np.random.Generator) -> TileCut:
         free = SPAN - self.square + 1
         places = self.square // self.spec.patch + 2 - self.edge
         bounds = (len(self.tiles), free, free, self.starts, places, places, 4, 2)
-        return Cut(*(int(rng.integers(bound)) for bound in bounds))
+        return TileCut(*(int(rng.integers(bound)) for bound in bounds))
 
-    def _window(self, cut: Cut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _window(self, cut: TileCut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image, inside = self._image(cut)
         counts = turn(self._counts(cut), cut.turns, bool(cut.flip), axes=(0, 1))
         image, inside = (turn(a, cut.turns, bool(cut.flip), axes=(1, 2)) for a in (image, inside))
         return image, inside, aligned_patches(counts, self.edge)
 
-    def _part(self, cut: Cut) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    def _part(self, cut: TileCut) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The window's pixels inside the square: slices in the tile, and in the window."""
         patch, half = self.spec.patch, self.spec.half
         pairs = []
@@ -141,10 +141,10 @@ class TileWindows(RandomWindows[Cut]):
         (tile_y, y), (tile_x, x) = pairs
         return (tile_y, tile_x), (y, x)
 
-    def _image(self, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+    def _image(self, cut: TileCut) -> tuple[np.ndarray, np.ndarray]:
         """Window of the images in [-1, 1] and where it is inside, (stain z, W, W) both."""
         spec, (part, box) = self.spec, self._part(cut)
-        first = cut.start + (spec.sections - spec.images) // 2 - PADDING[spec.sections]
+        first = cut.start + spec.first_image - PADDING[spec.sections]
         planes = range(first, first + spec.images)
         pixels = read_image(
             self.tiles[cut.tile].image,
@@ -160,7 +160,7 @@ class TileWindows(RandomWindows[Cut]):
         inside[:, *box] = True
         return image, inside
 
-    def _counts(self, cut: Cut) -> NDArray[np.float32]:
+    def _counts(self, cut: TileCut) -> NDArray[np.float32]:
         """Counts of the window, (bin y, bin x, S, G), binned from the square's corner."""
         spec, ((tile_y, tile_x), _) = self.spec, self._part(cut)
         found = read_tile(

@@ -17,25 +17,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teramind.diffusion import OUTSIDE, balanced_weight, window_loss, worth_learning
+from teramind.config import Train
 from teramind.errors import UserError
 from teramind.network import Network, NetworkSpec
 from teramind.network.initial import carries_copy, fix_copy
 from teramind.network.precision import set_precision
 from teramind.training.ahead import cut_ahead
 from teramind.training.average import Average
-from teramind.training.dataset import Batch, WindowSource
-from teramind.training.interruption import interruption
-from teramind.training.losses import progress_line
-from teramind.training.parallel import Team
-from teramind.training.rate import TrainSettings, rate_at
-from teramind.training.resume import read_state, write_state
-from teramind.training.start import (
+from teramind.training.calibration import (
     fingerprint,
     image_spread,
     set_starting_weights,
     weights_digest,
 )
+from teramind.training.dataset import Batch, WindowSource
+from teramind.training.interruption import interruption
+from teramind.training.loss_curve import progress_line
+from teramind.training.objective import OUTSIDE, balanced_weight, window_loss, worth_learning
+from teramind.training.parallel import Team
+from teramind.training.rate import rate_at
+from teramind.training.resume import read_state, write_state
+
+LASTING = (
+    "learning_rate",
+    "schedule",
+    "warmup",
+    "clip",
+    "precision",
+    "ema",
+    "loss",
+    "borders",
+    "dropout",
+    "seed",
+)
+"""Settings that the weights depend on from the first step on; a run goes on with the same."""
 
 SKIPPED_IN_A_ROW = 5
 """Consecutive steps with non-finite gradients after which training stops."""
@@ -52,7 +67,7 @@ class Trainer:
         windows: those of each step.
         settings: how.
         folder: where the resumable states live.
-        start: network whose weights to start from; by default those of `teramind.training.start`.
+        start: network whose weights to start from; by default those of `training.calibration`.
         files: what tells the data set from others beside some of its windows; see `sizes_digest`.
         team: the processes that train together.
         watch: called by the first process whenever a state is about to be saved, unless the job is
@@ -63,7 +78,7 @@ class Trainer:
         self,
         spec: NetworkSpec,
         windows: WindowSource,
-        settings: TrainSettings,
+        settings: Train,
         folder: Path,
         *,
         start: Network | None = None,
@@ -79,7 +94,7 @@ class Trainer:
             "network": spec.to_dict(),
             "data set": fingerprint(windows) + files,
             "start": weights_digest(start) if start else "",
-            **{f"train.{key}": value for key, value in settings.lasting.items()},
+            **{f"train.{key}": getattr(settings, key) for key in LASTING},
         }
         saved = read_state(folder, self.same, self.device)
         spread = saved["spread"] if saved else image_spread(windows, spec.stains)
@@ -118,7 +133,12 @@ class Trainer:
         return found
 
     def run(self) -> Network:
-        """Train to the last step, or until the job has to end; return the averaged network."""
+        """Train to the last step, or until the job has to end; return the averaged network.
+
+        Raises:
+            UserError: when the job is asked to end before the last step, windows cannot be read, or
+                too many gradients in a row are not finite.
+        """
         saved = started = time.monotonic()
         interrupted = False
         self.network.train()
@@ -130,10 +150,10 @@ class Trainer:
                     self._report((now - started) / (self.step - self.first))
                 if now - saved > 60 * self.settings.save_minutes and not self.finished:
                     self._look_and_save()
-                    saved = now
+                    saved = time.monotonic()  # a look may take longer than save_minutes
             if self.finished or not end.asked:
                 self._look_and_save()
-            elif self.team.leads:  # who asks to end soon kills
+            elif self.team.leads:  # whoever sent SIGTERM soon kills
                 self.save()
             self.team.wait()
             if end.asked and not self.finished:

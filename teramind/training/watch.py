@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from teramind.files import atomic_path
 from teramind.network import Network
+from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import WindowSource
-from teramind.training.losses import draw_losses, write_table
-from teramind.training.start import calibration
+from teramind.training.loss_curve import draw_losses, write_table
 from teramind.training.trainer import Trainer
 
 BATCHES = 8
@@ -72,7 +72,7 @@ class Watch:
     def _validation_loss(self, trainer: Trainer, network: Network) -> float:
         """Mean loss on the same windows, noise and timesteps every time."""
         assert self.validation is not None
-        batches = calibration(self.validation, BATCHES, trainer.timesteps)
+        batches = calibration_batches(self.validation, BATCHES, trainer.timesteps)
         with torch.inference_mode():
             found = [trainer.loss(network, batch).item() for batch in batches]
         return sum(found) / len(found)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import zarr
 from zarr.codecs import ZstdCodec
@@ -39,10 +39,10 @@ class VolumeLayout:
     pixel_size_um: float
     section_spacing_um: float
     stains: tuple[str, ...]
-    origin_um: tuple[float, float, float]
+    origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
     attributes: Mapping[str, Any]
     dtype: str = "uint8"
-    """Of the voxels: uint8 grey levels, or float32 values."""
+    """Type of the voxels: uint8 grey levels, or float32 values."""
     colours: tuple[str, ...] = ()
     """RRGGBB of each channel; by default those of the stains."""
     white: float = 255.0
@@ -86,50 +86,27 @@ class VolumeLayout:
             raise ValueError(f"the volume has sections 0 to {self.shape[1] - 1}, not {z}")
 
 
-def create_volume(
-    path: str | Path,
-    *,
-    shape: tuple[int, int, int, int],
-    slab: int,
-    pixel_size_um: float,
-    section_spacing_um: float,
-    stains: Sequence[str],
-    origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    attributes: Mapping[str, Any],
-    dtype: Literal["uint8", "float32"] = "uint8",
-    colours: Sequence[str] | None = None,
-    white: float = 255.0,
-    together: int = 1,
-) -> VolumeLayout:
-    """Create an empty volume with all its levels and metadata, and return its layout.
+def create_volume(path: str | Path, layout: VolumeLayout) -> None:
+    """Create an empty volume with all its levels and metadata.
 
-    `shape` is (c, z, y, x) in pixels, `slab` the slab edge in pixels, `origin_um` (z, y, x).
-    `attributes` (JSON values) go under the key `teramind`, marked synthetic. `stains` names the
-    channels; `dtype`, `colours`, `white` and `together` are as in `VolumeLayout`. A volume that is
-    already there with the same layout is left alone; another layout raises OtherVolumeError, and a
-    shape that cannot be one raises ValueError.
+    Its attributes (JSON values) go under the key `teramind`, marked synthetic. A volume that is
+    already there with the same layout is left alone.
+
+    Raises:
+        OtherVolumeError: when one of another layout is there.
+        ValueError: when the shape cannot be one.
     """
-    layout = VolumeLayout(
-        shape=shape,
-        slab=slab,
-        pixel_size_um=float(pixel_size_um),
-        section_spacing_um=float(section_spacing_um),
-        stains=tuple(stains),
-        origin_um=(float(origin_um[0]), float(origin_um[1]), float(origin_um[2])),
-        attributes=json.loads(json.dumps({**attributes, "synthetic": True}, allow_nan=False)),
-        dtype=dtype,
-        colours=tuple(colours or map(stain_colour, stains)),
-        white=float(white),
-        together=together,
-    )
-    if min(*shape, slab) < 1 or shape[0] != len(stains) or shape[0] % together:
-        raise ValueError(f"no volume has shape {shape}, slab {slab} and stains {layout.stains}")
+    shape, stains = layout.shape, layout.stains
+    if min(*shape, layout.slab) < 1 or shape[0] != len(stains) or shape[0] % layout.together:
+        raise ValueError(f"no volume has shape {shape}, slab {layout.slab} and stains {stains}")
+    attributes = json.dumps({**layout.attributes, "synthetic": True}, allow_nan=False)
+    colours = layout.colours or tuple(map(stain_colour, stains))
+    wanted = replace(layout, attributes=json.loads(attributes), colours=colours)
     if Path(path).exists():
-        _require_same(path, volume_layout(path), layout)
+        _require_same(path, volume_layout(path), wanted)
     else:
         with atomic_path(path) as temporary:
-            _create(temporary, layout)
-    return layout
+            _create(temporary, wanted)
 
 
 def volume_layout(path: str | Path) -> VolumeLayout:

@@ -1,6 +1,6 @@
-"""The metadata files of a volume, kept as text beside it so that they can be compared and restored.
+"""The metadata files of volumes, kept as text beside them to be compared and restored.
 
-Making the empty volume anew would do it, too, but Snakemake would then draw all of it anew.
+Making the empty volumes anew would do it, too, but Snakemake would then draw all of them anew.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from teramind.files import atomic_path, read_json, require_inside
 NAME = "zarr.json"
 
 RECORD = "layout.json"
-"""File beside the volume with the text of its metadata, under `metadata`."""
+"""File beside the volumes with the text of their metadata, under `metadata`."""
 
 
-def read_metadata(volume: Path) -> dict[str, str]:
-    """Text of the volume's own metadata and of each level's: relative path -> text."""
-    found = [volume / NAME, *sorted(volume.glob(f"[0-9]*/{NAME}"))]
-    return {str(path.relative_to(volume)): path.read_text(encoding="utf-8") for path in found}
+def read_metadata(*volumes: Path, root: Path) -> dict[str, str]:
+    """Text of the volumes' own metadata and of each level's: path relative to `root` -> text."""
+    found = [path for v in volumes for path in (v / NAME, *sorted(v.glob(f"[0-9]*/{NAME}")))]
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in found}
 
 
-def damaged_metadata(volume: Path) -> dict[str, str]:
-    """What `read_metadata` said when the volume was made, of the files that differ now.
+def damaged_metadata(record: Path, root: Path) -> dict[Path, str]:
+    """What `read_metadata` said when the volumes were made, of the files that differ now.
+
+    A record of an older program, without the metadata of attention maps, says nothing.
 
     Raises:
-        UserError: when the record of it is damaged.
+        UserError: when the record is damaged.
     """
-    record = volume.parent / RECORD
     if not record.is_file():
         return {}
     try:
-        made = {str(name): str(text) for name, text in read_json(record)["metadata"].items()}
-        for name in made:
-            require_inside(volume / name, volume)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{record}: damaged; remove {volume.parent} to draw it anew") from None
-    return {name: text for name, text in made.items() if _text(volume / name) != text}
+        texts = read_json(record).get("metadata", {})
+        made = {root / str(name): str(text) for name, text in texts.items()}
+        for path in made:
+            require_inside(path, root)
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{record}: damaged; remove {record.parent} to draw it anew") from None
+    return {path: text for path, text in made.items() if _text(path) != text}
 
 
-def restore_metadata(volume: Path, texts: dict[str, str]) -> None:
+def restore_metadata(texts: dict[Path, str]) -> None:
     """Write metadata files as they were."""
-    for name, text in texts.items():
-        path = volume / name
+    for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ a shard: two writers in one shard lose voxels without an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -55,9 +55,9 @@ def build_pyramid(path: str | Path, *, z: int) -> list[Record]:
     layout = volume_layout(path)
     layout.require_section(z)
     array = open_level(path, 0)
-    records, step = [], layout.together
-    for c, rect in product(range(0, layout.shape[0], step), _slabs(layout)):
-        planes = np.asarray(array[c : c + step, z, rect.y : rect.bottom, rect.x : rect.right])
+    records, step, plane = [], layout.together, Rect(0, 0, *layout.plane(0))
+    for c, rect in product(range(0, layout.shape[0], step), plane.blocks(layout.slab)):
+        planes = np.asarray(array[c : c + step, z, *rect.slices])
         for level in range(1, layout.levels):
             planes = _halve(planes)
             key = (level, c // step, z, rect.y // layout.slab, rect.x // layout.slab)
@@ -80,16 +80,21 @@ def read_volume(
     if not inside or (z is not None and not 0 <= z < sections):
         raise ValueError(f"{rect}, z={z} is not inside {path} level {level}, {array.shape}")
     chosen = slice(None) if z is None else slice(z, z + 1)
-    return np.asarray(array[:, chosen, rect.y : rect.bottom, rect.x : rect.right])
+    return np.asarray(array[:, chosen, *rect.slices])
 
 
 def verify_shards(path: str | Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Compare shards with their records; one line for each that is missing or differs."""
+    """Compare shards with their records; a line for each missing, different or unreadable one."""
     lines = []
     for wanted in records:
-        found = _record(path, wanted["path"])
+        shard = Path(path) / wanted["path"]
+        try:
+            found = _record(path, wanted["path"])
+        except OSError as error:
+            lines.append(f"{shard} cannot be read: {error.strerror}")
+            continue
         if found != wanted:
-            lines.append(f"{Path(path) / wanted['path']} {_fault(found, wanted)}")
+            lines.append(f"{shard} {_fault(found, wanted)}")
     return lines
 
 
@@ -113,12 +118,6 @@ def _require_whole_slab(layout: VolumeLayout, voxels: Voxels, z: int, y: int, x:
             f"voxels {voxels.dtype} {voxels.shape} at z={z}, y={y}, x={x} are not one slab of "
             f"{layout.slab} pixels in {layout.dtype} {layout.shape}"
         )
-
-
-def _slabs(layout: VolumeLayout) -> Iterator[Rect]:
-    _, _, height, width = layout.shape
-    for y, x in product(range(0, height, layout.slab), range(0, width, layout.slab)):
-        yield Rect(y, x, min(layout.slab, height - y), min(layout.slab, width - x))
 
 
 def _write_shard(

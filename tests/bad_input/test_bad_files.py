@@ -15,7 +15,7 @@ from test_images import pixels, write
 from teramind.errors import UserError
 from teramind.expression.cells import CellSettings, CellTable
 from teramind.files import require_inside
-from teramind.images import open_images, resample_images
+from teramind.images.resample import open_images, resample_images
 from teramind.network import load_network
 
 STAINS = ("DAPI", "PolyT")

@@ -24,7 +24,6 @@ def bin_table(path, *, extent=FIELD, **columns):
     """As the workflow bins a table."""
     bin_expression(
         source=path,
-        kind="molecules",
         raster_path=path.parent / "raster.zarr",
         panel=("Gad1", "Th"),
         sections=1,

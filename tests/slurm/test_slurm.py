@@ -19,8 +19,8 @@ from test_workflow_training import TRAINING
 from workflow_project import ROOT, Project, planned
 
 from teramind.config import parse_config
-from teramind.job_memory import slab_job_megabytes, stitch_megabytes
 from teramind.phantom import PANEL
+from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
 pytestmark = pytest.mark.slurm
 

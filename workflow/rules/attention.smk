@@ -42,7 +42,7 @@ if settings.attention:
 
     def attention_receipts_of(wildcards):
         """Receipts of all slabs that hold a section."""
-        window = (int(wildcards.section) - layout.windows.first) // layout.windows.depth
+        window = layout.windows.of(int(wildcards.section))
         slabs = [slab for slab in ATTENTION_SLABS if slab.window == window]
         return [results(f"attention/receipts/{slab}.json") for slab in slabs]
 

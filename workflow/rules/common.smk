@@ -12,6 +12,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from teramind.config import (
     input_files,
     missing_files,
+    missing_packages,
     other_settings,
     parse_config,
     refuse_other_results,
@@ -21,15 +22,15 @@ from teramind.config.reading import read_config
 from teramind.config.results import holds_results
 from teramind.errors import UserError
 from teramind.files import remove_leftovers
-from teramind.fit import require_fit
+from teramind.run.fit import require_fit
 from teramind.geometry import EMPTY, SLAB_PATTERN, Slab
-from teramind.job_memory import (
+from teramind.run.job_memory import (
     megabytes_here,
     slab_job_megabytes,
     stitch_megabytes,
 )
-from teramind.progress import show_progress
-from teramind.provenance import outdated, update_provenance
+from teramind.run.progress import show_progress
+from teramind.run.provenance import outdated, update_provenance
 
 # A chain of phases is as deep as there are phases; Snakemake follows it by recursion.
 sys.setrecursionlimit(20_000)
@@ -89,8 +90,8 @@ try:
     ) in workflow.configfiles:  # Snakemake merged them, blind to keys given twice
         read_config(path)
     settings = parse_config(config)
-    refuse_other_results(settings, Path(results("provenance.json")))
-    changed = other_settings(settings, Path(results("provenance.json")))
+    refuse_other_results(settings)
+    changed = other_settings(settings)
     require_fit(settings)
     if not DRY_RUN:
         refuse_unwritable_results(settings)
@@ -98,6 +99,8 @@ except UserError as error:
     stop(str(error).splitlines())
 
 absent = missing_files(settings)
+if not workflow.deployment_settings.deployment_method:  # else jobs have other packages
+    absent += missing_packages(settings)
 if absent and DATA_NEEDED and not DRY_RUN:
     stop(absent)
 for line in changed if holds_results(Path(settings.results)) else ():
@@ -117,7 +120,7 @@ else:
     CHECKPOINT = given(settings.network.checkpoint)
 RASTER = results("expression/raster.zarr")
 VOLUME = results("volume/volume.zarr")
-SECTIONS = range(layout.windows.first, layout.windows.first + layout.windows.generated)
+SECTIONS = layout.windows.drawn
 LAST = layout.phases - 1
 
 

@@ -9,7 +9,7 @@ rule report:
         panel=results("expression/panel.tsv"),
         summary=results("expression/summary.json"),
         receipts=RECEIPTS,
-        slides=slides,
+        slides=SLIDES,
         evaluation=results("evaluation.json") if EVALUATED else [],
         reference=results("reference/images.zarr") if settings.reference else [],
         split=results("reference/split.json") if settings.reference else [],

@@ -1,12 +1,12 @@
 # From stitched slabs to pyramids and slides, section by section.
 
 PYRAMIDS = expand(results("volume/pyramid/{section:03d}.json"), section=SECTIONS)
-slides = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
+SLIDES = expand(results("wsi/section_{section:03d}.ome.tif"), section=SECTIONS)
 
 
 def receipts_of(wildcards):
     """Receipts of all slabs that hold a section."""
-    window = (int(wildcards.section) - layout.windows.first) // layout.windows.depth
+    window = layout.windows.of(int(wildcards.section))
     slabs = layout.slabs_of_window(window, LAST)
     return [results(f"volume/receipts/{slab}.json") for slab in slabs]
 

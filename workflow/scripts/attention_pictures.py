@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.attention.pictures import draw_section
@@ -14,7 +14,7 @@ with job(snakemake) as config:
     for name, picture in zip(snakemake.params.pathways, snakemake.output, strict=True):
         draw_section(
             volume_path(Path(snakemake.params.folder), name),
-            section - config.windows.first,
+            config.windows.z(section),
             Path(picture),
             limits=summary["pathways"][name]["limits"],
             network_genes=summary["network_genes"],

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.attention.volumes import volume_path
@@ -10,7 +10,7 @@ with job(snakemake) as config:
     from teramind.volume import build_pyramid
 
     folder, section = Path(snakemake.params.folder), int(snakemake.wildcards.section)
-    z = section - config.windows.first
+    z = config.windows.z(section)
     shards = {
         name: build_pyramid(volume_path(folder, name), z=z) for name in snakemake.params.pathways
     }

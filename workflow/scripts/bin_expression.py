@@ -1,6 +1,6 @@
 """Adapter of the rule `bin_expression`."""
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.expression.bin_expression import bin_expression
@@ -11,7 +11,6 @@ with job(snakemake) as config:
     names = config.expression.synonyms
     summary = bin_expression(
         source=config.source_path,
-        kind=config.expression.kind,
         raster_path=snakemake.output.raster,
         panel=panel_of(config, snakemake.input.panel),
         genes=genes_read(snakemake.input.get("checkpoint")),

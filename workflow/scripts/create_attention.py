@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.attention.volumes import create_pathway_volumes

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     from teramind.files import write_json
     from teramind.volume import create_volume
     from teramind.volume.metadata import read_metadata
-    from teramind.volume.planned import volume_settings
+    from teramind.volume.planned import planned_volume
 
-    volume = Path(snakemake.params.volume)
-    made = create_volume(volume, **volume_settings(config))
-    record = {"shape": made.shape, "levels": made.levels, "metadata": read_metadata(volume)}
+    volume, layout = Path(snakemake.params.volume), planned_volume(config)
+    create_volume(volume, layout)
+    metadata = read_metadata(volume, root=volume)
+    record = {"shape": layout.shape, "levels": layout.levels, "metadata": metadata}
     write_json(snakemake.output[0], record)

@@ -1,12 +1,19 @@
 """Adapter of the rule `evaluate_section`."""
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.evaluate import Sources, evaluate_section
+    from teramind.evaluate.jobs import evaluate_section
+    from teramind.evaluate.sources import Sources
 
     evaluate_section(
-        Sources.of_run(config, snakemake.params.volume, snakemake.input),
+        Sources.of_run(
+            config,
+            volume=snakemake.params.volume,
+            raster=snakemake.input.raster,
+            images=snakemake.input.images or None,
+            split=snakemake.input.split or None,
+        ),
         int(snakemake.wildcards.section),
         regression=snakemake.input.regression or None,
         cellpose=snakemake.input.cellpose or None,

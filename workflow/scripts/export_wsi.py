@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.wsi import export_section
+    from teramind.volume.wsi import export_section
 
     section = int(snakemake.wildcards.section)
     export_section(
         volume=Path(snakemake.params.volume),
-        z=section - config.windows.first,
+        z=config.windows.z(section),
         path=Path(snakemake.output[0]),
         name=f"{config.title}, section {section}",
     )

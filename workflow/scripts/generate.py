@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
     import torch
 
+    from teramind.engine.slab import generate_slab
     from teramind.geometry import Slab
-    from teramind.slab import generate_slab
 
     torch.set_num_threads(snakemake.threads)
     generate_slab(

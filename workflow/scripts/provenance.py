@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.provenance import write_provenance
+    from teramind.run.provenance import write_provenance
 
     project = Path(snakemake.scriptdir).parents[1]
     write_provenance(config, Path(snakemake.output[0]), project=project)

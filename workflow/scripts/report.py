@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 
 def optional(name):

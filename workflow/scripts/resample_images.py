@@ -1,9 +1,9 @@
 """Adapter of the rule `resample_images`."""
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.images import resample_images
+    from teramind.images.resample import resample_images
 
     resample_images(
         snakemake.input[0],

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
+    from teramind.engine.stitch import stitch_slab
     from teramind.files import write_json
     from teramind.geometry import Slab
-    from teramind.stitch import stitch_slab
 
     right, below = (snakemake.input.get(side) for side in ("right", "below"))
     receipt = stitch_slab(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from teramind.job import job
+from teramind.run.job import job
 
 with job(snakemake) as config:
-    from teramind.verify import verify
+    from teramind.volume.verify import verify
 
     print(verify(Path(config.results), repair=True, threads=snakemake.threads))

@@ -17,7 +17,10 @@ from typing import Any
 from teramind.errors import UserError
 from teramind.files import read_json
 from teramind.volume import verify_shards
-from teramind.volume.metadata import damaged_metadata, restore_metadata
+from teramind.volume.metadata import RECORD, damaged_metadata, restore_metadata
+
+ROOTS = {"volume": "volume.zarr", "attention": "."}
+"""Folder of volumes -> what the paths of metadata in its layout.json start from."""
 
 FOLDERS = ("receipts", "pyramid")
 """Where the records lie, beside their volumes."""
@@ -59,13 +62,18 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
         UserError: one line per shard or metadata file that is missing or differs and per
             unreadable record.
     """
-    volume = results / "volume" / "volume.zarr"
-    findings, metadata = compare(results, threads=threads), damaged_metadata(volume)
+    metadata: dict[Path, str] = {}
+    for folder, root in ROOTS.items():
+        metadata |= damaged_metadata(results / folder / RECORD, results / folder / root)
+    records = _records(results)
+    if not records and not metadata:
+        raise UserError(f"{results}: no record of any shard; snakemake writes them with the slabs")
+    findings = compare(records, threads=threads)
     bad = [finding for finding in findings if finding.faults]
     if not bad and not metadata:
         shards = sum(finding.shards for finding in findings)
         return f"{results}: {shards} shards of {len(findings)} records are as they were written"
-    lines = [f"{volume / name}: differs from what was written, or is missing" for name in metadata]
+    lines = [f"{path}: differs from what was written, or is missing" for path in metadata]
     lines += [line for finding in bad for line in finding.faults]
     mend = f"`teramind verify --repair {results}` prepares the repair"
     if metadata:
@@ -75,24 +83,27 @@ def verify(results: Path, *, repair: bool, threads: int) -> str:
         then = "removed; snakemake, run as before, makes their shards again" if repair else mend
         lines.append(f"{len(bad)} of {len(findings)} records do not hold: {then}")
     if repair:
-        restore_metadata(volume, metadata)
+        restore_metadata(metadata)
         for finding in bad:
             finding.record.unlink(missing_ok=True)
     raise UserError(*lines)
 
 
-def compare(results: Path, *, threads: int) -> list[Finding]:
-    """One finding per record of the volume and of the attention maps, in their order."""
-    if not any(path.is_dir() for path in (results / "volume/volume.zarr", results / "attention")):
-        raise UserError(f"{results}/volume/volume.zarr: no volume here; name a results folder")
+def _records(results: Path) -> list[Path]:
+    """The records of the volume and of the attention maps, in their order."""
     records = [
         path
-        for kind in ("volume", "attention")
+        for kind in ROOTS
         for name in FOLDERS
         for path in sorted((results / kind / name).glob("*.json"))
     ]
-    if not records:
-        raise UserError(f"{results}: no record of any shard; snakemake writes them with the slabs")
+    if not records and not any((results / kind / RECORD).is_file() for kind in ROOTS):
+        raise UserError(f"{results}: no record of a volume here; name a results folder")
+    return records
+
+
+def compare(records: Sequence[Path], *, threads: int) -> list[Finding]:
+    """One finding per record."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(_compare, records))
 

@@ -60,7 +60,7 @@ class ProgressHandler(logging.Handler):
         core = self.layout.core(slab, phase)
         share = len(self.layout.phase_steps(phase)) / self.layout.steps
         sections = len(self.layout.windows_of(slab)) * self.layout.windows.depth
-        return core.height * core.width * self.channels * sections * share
+        return core.area * self.channels * sections * share
 
     def _print(self, jobs: int, all_jobs: int) -> None:
         parts = [f"{jobs} of {all_jobs} jobs"]

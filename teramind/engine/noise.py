@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from teramind.geometry import Rect
+from teramind.config.values import NoiseName
+from teramind.geometry import Rect, Windows
 
 PUBLISHED_TILE = 256
 PUBLISHED_COLUMNS = 416
@@ -20,6 +21,13 @@ class Noise(Protocol):
 
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """Noise of `rect` in the image sections given: (stain, z, height, width)."""
+
+
+def make_noise(kind: NoiseName, *, seed: int, stains: int, patch: int, windows: Windows) -> Noise:
+    """The initial noise by its name in the config."""
+    if kind == "published":
+        return PublishedNoise(sections=windows.generated, stains=stains, first=windows.first)
+    return PhiloxNoise(seed=seed, stains=stains, patch=patch)
 
 
 class PhiloxNoise:
@@ -40,7 +48,7 @@ class PhiloxNoise:
     def __call__(self, rect: Rect, sections: Sequence[int]) -> NDArray[np.float32]:
         """See `Noise`; `rect` must not reach above or left of pixel (0, 0)."""
         out = np.empty((self.stains, len(sections), rect.height, rect.width), np.float32)
-        for tile in tiles(rect, self.patch):
+        for tile in rect.rounded_out(self.patch).blocks(self.patch):
             shared = tile.cut(rect)
             for stain in range(self.stains):
                 for k, section in enumerate(sections):
@@ -73,7 +81,7 @@ class PublishedNoise:
         out = np.empty((self.stains, len(sections), rect.height, rect.width), np.float32)
         # A window may reach beyond the last section; what is drawn there is dropped.
         inside = [min(section - self.first, self.sections - 1) for section in sections]
-        for tile in tiles(rect, PUBLISHED_TILE):
+        for tile in rect.rounded_out(PUBLISHED_TILE).blocks(PUBLISHED_TILE):
             shared = tile.cut(rect)
             out[:, :, *shared.within(rect)] = self._tile(tile)[:, inside, *shared.within(tile)]
         return out
@@ -88,11 +96,3 @@ class PublishedNoise:
         shape = (PUBLISHED_TILE, PUBLISHED_TILE, self.stains * self.sections)
         noise = torch.randn(shape, generator=generator).numpy()
         return noise.reshape(*shape[:2], self.stains, self.sections).transpose(2, 3, 0, 1)
-
-
-def tiles(rect: Rect, edge: int) -> Iterator[Rect]:
-    """Tiles of the plane, `edge` pixels wide and high, that `rect` touches, row by row."""
-    around = rect.rounded_out(edge)
-    for y in range(around.y, around.bottom, edge):
-        for x in range(around.x, around.right, edge):
-            yield Rect(y, x, edge, edge)

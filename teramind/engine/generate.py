@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-from teramind.diffusion import Step
+from teramind.engine.noise import Noise
+from teramind.engine.phase_plane import PhasePlane, Progress, ReadState
+from teramind.engine.solver import SOLVERS, Solver, Step
 from teramind.errors import UserError
 from teramind.geometry import BIN, Layout, Rect, Slab
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
-from teramind.noise import Noise
-from teramind.phase_plane import PhasePlane, Progress, ReadState
-from teramind.solver import SOLVERS, Solver
 
 
 class Expression(Protocol):
@@ -44,7 +43,7 @@ class Generator:
         layout: bounds, region, windows, steps and phases.
         schedule: the sampling steps, `layout.steps` of them.
         margin: patches by which tissue is grown; what lies farther out is background.
-        solver: how a step is taken; `schedule` is its.
+        solver: takes the steps of `schedule`.
     """
 
     network: Network | FastNetwork
@@ -119,7 +118,7 @@ class Generator:
         plane = PhasePlane.read(
             self.network,
             self.solver,
-            self.frame(slab, phase),
+            self.layout.computed(slab, phase),
             self.layout.bounds,
             state=read,
             counts=lambda rect: self.expression.counts(
@@ -137,20 +136,12 @@ class Generator:
         last = phase == self.layout.phases - 1
         return plane.memory_of(core)[: self.network.spec.channels if last else None]
 
-    def frame(self, slab: Slab, phase: int) -> Rect:
-        """The slab and what the steps of `phase` compute around it, inside the bounds."""
-        grow = len(self.layout.phase_steps(phase)) - 1
-        core = self.layout.core(slab, phase)
-        return core.grown(grow * self.layout.patch).cut(self.layout.bounds)
-
     def masks(self, slab: Slab, phase: int) -> list[NDArray[np.bool_]]:
-        """Patches of the frame that each step of `phase` must compute."""
+        """Patches of `layout.computed` that each step of `phase` must compute."""
         steps, core = self.layout.phase_steps(phase), self.layout.core(slab, phase)
-        p = self.layout.patch
-        grow, frame = len(steps) - 1, self.frame(slab, phase)
+        grow, p = len(steps) - 1, self.layout.patch
         target = np.pad(self.needed(slab.window, core, self.layout.reach(phase)), grow)
-        rows, cols = frame.within(core.grown(grow * p))
-        inside = slice(rows.start // p, rows.stop // p), slice(cols.start // p, cols.stop // p)
+        inside = self.layout.computed(slab, phase).within(core.grown(grow * p), step=p)
         return [dilate(target, steps.stop - 1 - step)[inside] for step in steps]
 
 

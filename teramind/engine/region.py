@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress as Bar
 
-from teramind.diffusion import sampling_steps
+from teramind.config.values import Bounds, NoiseName
+from teramind.engine.generate import Generator
+from teramind.engine.noise import make_noise
+from teramind.engine.phase_plane import Progress
+from teramind.engine.solver import SOLVERS, sampling_steps
+from teramind.engine.state import to_grey
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.generate import Generator
 from teramind.geometry import Layout, Rect, Windows
 from teramind.network import Network, NetworkSpec
 from teramind.network.fast import for_inference
 from teramind.network.precision import keep_float32
-from teramind.noise import Noise, PhiloxNoise, PublishedNoise
-from teramind.phase_plane import Progress
 from teramind.schedule import SolverName
-from teramind.solver import SOLVERS
-from teramind.state import to_grey
-
-Bounds = Literal["volume", "region"]
-NoiseName = Literal["philox", "published"]
 
 
 def generate_region(
@@ -76,14 +73,20 @@ def generate_region(
         raise UserError(f"seed: {seed}; must lie between 0 and 2^64 - 1")
     expression = Raster.open(raster)
     spec = network.spec
-    check_panel(spec, expression.panel, str(raster))
+    spec.require_panel(expression.panel, raster)
     _require_pixels(spec, expression, raster)
     keep_float32()
     wanted, layout = _place(spec, expression, raster, region, bounds, steps)
     generator = Generator(
         network=for_inference(network),
         expression=expression,
-        noise=make_noise(noise, seed=seed, spec=spec, windows=layout.windows),
+        noise=make_noise(
+            noise,
+            seed=seed,
+            stains=len(spec.stains),
+            patch=spec.patch,
+            windows=layout.windows,
+        ),
         layout=layout,
         schedule=sampling_steps(steps, solver),
         margin=margin,
@@ -138,35 +141,10 @@ def _place(
             f"raster {raster}: {expression.sections} sections are too few for windows of "
             f"{spec.sections}"
         )
-    return wanted, Layout(
-        bounds=around if bounds == "region" else volume,
-        region=around,
-        patch=spec.patch,
-        slab=max(around.height, around.width),
-        windows=windows,
-        steps=steps,
-        phases=1,
+    edges = around if bounds == "region" else volume
+    return wanted, Layout.whole(
+        around, patch=spec.patch, windows=windows, steps=steps, bounds=edges
     )
-
-
-def check_panel(spec: NetworkSpec, panel: tuple[str, ...], where: str) -> None:
-    """Refuse expression whose first genes are not those that the network reads."""
-    if len(panel) < spec.genes:
-        raise UserError(f"raster {where}: {len(panel)} genes, the network reads {spec.genes}")
-    for i, (read, held) in enumerate(zip(spec.panel, panel, strict=False)):
-        if read != held:
-            raise UserError(
-                f"raster {where}: gene {i} is {held}, the network reads {read} there; bin the "
-                "expression with the checkpoint's panel"
-            )
-
-
-def make_noise(kind: NoiseName, *, seed: int, spec: NetworkSpec, windows: Windows) -> Noise:
-    """The initial noise by its name in the config."""
-    stains = len(spec.stains)
-    if kind == "published":
-        return PublishedNoise(sections=windows.generated, stains=stains, first=windows.first)
-    return PhiloxNoise(seed=seed, stains=stains, patch=spec.patch)
 
 
 def _all_windows(generator: Generator) -> NDArray[np.float32]:

@@ -12,20 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from teramind.config import Config
-from teramind.diffusion import sampling_steps
+from teramind.engine.generate import Generator
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.noise import make_noise
+from teramind.engine.phase_plane import Progress
+from teramind.engine.solver import SOLVERS, sampling_steps
+from teramind.engine.state import SavedStates, load_parts, save_states
 from teramind.errors import UserError
 from teramind.expression.raster import Raster
-from teramind.fit import misfits
-from teramind.generate import Generator
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
 from teramind.network import Network, load_network
+from teramind.network.device import require_bfloat16, where
 from teramind.network.fast import for_inference
 from teramind.network.precision import set_precision
-from teramind.phase_plane import Progress
-from teramind.region import check_panel, make_noise
-from teramind.solver import SOLVERS
-from teramind.state import SavedStates, load_parts, save_states
 
 
 def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Network, Raster]:
@@ -34,11 +33,12 @@ def open_inputs(config: Config, *, checkpoint: Path, raster: Path) -> tuple[Netw
     Raises:
         UserError: when checkpoint, raster and configuration do not fit each other.
     """
-    network = load_network(checkpoint)
-    if lines := list(misfits(config, network.spec, checkpoint)):
+    network, pixel = load_network(checkpoint), config.plane.pixel_size_um
+    misfits = network.spec.misfits(checkpoint, pixel_size_um=pixel, **config.network.sizes)
+    if lines := [*misfits]:
         raise UserError(*lines)
     expression = Raster.open(raster)
-    check_panel(network.spec, expression.panel, str(raster))
+    network.spec.require_panel(expression.panel, raster)
     return network, expression
 
 
@@ -51,7 +51,14 @@ def make_generator(config: Config, *, checkpoint: Path, raster: Path) -> Generat
     """
     run, device = config.generate, device_for(config)
     network, expression = open_inputs(config, checkpoint=checkpoint, raster=raster)
-    noise = make_noise(run.noise, seed=run.seed, spec=network.spec, windows=config.windows)
+    spec = network.spec
+    noise = make_noise(
+        run.noise,
+        seed=run.seed,
+        stains=len(spec.stains),
+        patch=spec.patch,
+        windows=config.windows,
+    )
     set_precision(network, getattr(torch, run.precision))
     return Generator(
         network=for_inference(network.to(device)),
@@ -68,25 +75,9 @@ def device_for(config: Config) -> str:
     """Where the network runs. Raises UserError when it cannot have the precision asked for."""
     run = config.generate
     device = "cuda" if run.gpus and torch.cuda.is_available() else "cpu"
-    if run.precision == "bfloat16" and device == "cpu" and not has_bfloat16():
-        raise UserError(
-            "generate.precision: bfloat16, but this CPU has no instructions for it and would be "
-            "many times slower than with float32; use float32"
-        )
+    if run.precision == "bfloat16":
+        require_bfloat16(device, key="generate.precision")
     return device
-
-
-def _where(config: Config) -> str:
-    """On what the network runs, in words."""
-    if device_for(config) == "cuda":
-        return f"on {torch.cuda.get_device_name()}"
-    words = f"on the CPU, {torch.get_num_threads()} threads"
-    return words + "; generate.gpus asks for a GPU, torch sees none" * bool(config.generate.gpus)
-
-
-def has_bfloat16() -> bool:
-    """Whether the CPU multiplies matrices of bfloat16 by instructions of its own."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def generate_slab(
@@ -111,7 +102,8 @@ def generate_slab(
         output: state file to write.
     """
     generator = make_generator(config, checkpoint=checkpoint, raster=raster)
-    print(f"slab {slab}, phase {phase + 1}: {_where(config)}", flush=True)
+    here = where(device_for(config), gpus=config.generate.gpus, key="generate.gpus")
+    print(f"slab {slab}, phase {phase + 1}: {here}", flush=True)
     run, layout = run_digest(config, checkpoint=checkpoint, raster=raster), generator.layout
     singles = layout.singles(slab)
 
@@ -133,7 +125,7 @@ def generate_slab(
         rect=layout.core(slab, phase),
         identity=state_identity(slab, phase, run),
         dtype=config.generate.state,
-        margin=layout.margin(phase),
+        margin=layout.read_margin(phase),
     )
 
 

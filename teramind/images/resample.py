@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from zarr.codecs import ZstdCodec
 from teramind.errors import UserError, foreign
 from teramind.files import atomic_path
 from teramind.geometry import Rect
-from teramind.source_image import SourceImage, open_source
+from teramind.images.source import SourceImage, open_source
 
 _CHUNK = 256
 """Edge of what is read at least: training windows are small."""
@@ -77,7 +78,7 @@ def resample_images(
 
 
 def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
-    """Open what `resample_images` wrote. Raises UserError when it is something else."""
+    """Open what `resample_images` wrote. Raises UserError when it is something else, or in part."""
     with foreign(f"images {path}: no Zarr array there"):
         images = zarr.open_array(Path(path), mode="r", zarr_format=3)
     sound = images.ndim == 4 and 0 not in images.chunks and images.dtype == np.uint8
@@ -86,16 +87,42 @@ def open_images(path: str | Path, stains: Sequence[str]) -> zarr.Array:
             f"images {path}: {images.dtype} {images.shape}; needs uint8 (c, z, y, x) with "
             f"c = {len(stains)} ({', '.join(stains)})"
         )
+    if missing := next(_missing(images, Path(path)), None):
+        raise UserError(f"images {path}: {missing} is missing; remove all of it and run again")
     return images
 
 
-def require_plane(images: zarr.Array, plane: Rect, *, path: str | Path, tolerance: int) -> None:
-    """Refuse images (c, z, y, x) that end elsewhere than the plane, by `tolerance` pixels or more.
+def _missing(images: zarr.Array, path: Path) -> Iterator[str]:
+    """Names of files that an array lacks; Zarr would read zeros there, which are black."""
+    pieces = zip(images.shape, images.shards or images.chunks, strict=True)
+    for place in product(*(range(-(-length // piece)) for length, piece in pieces)):
+        name = images.metadata.encode_chunk_key(place)
+        if not (path / name).exists():
+            yield name
+
+
+def require_plane(
+    images: zarr.Array, plane: Rect, *, sections: int, path: str | Path, tolerance: int
+) -> None:
+    """Refuse images (c, z, y, x) of another plane; they may lack the last of its sections.
+
+    Args:
+        images: what `open_images` opened.
+        plane: in pixels.
+        sections: of the plane.
+        path: of the images.
+        tolerance: pixels from which on edges of images and plane lie apart.
 
     Raises:
-        UserError: when they do: the pixel size is wrong, or they show something else.
+        UserError: when they end elsewhere, because the pixel size is wrong or they show something
+            else; or when they hold more sections, such as the focal planes of one.
     """
-    height, width = images.shape[2:]
+    found, height, width = images.shape[1:]
+    if found > sections:
+        raise UserError(
+            f"{path}: {found} sections, but plane.sections is {sections}; images and expression "
+            "must show the same: give the images of these sections alone"
+        )
     if max(abs(height - plane.bottom), abs(width - plane.right)) >= tolerance:
         raise UserError(
             f"{path}: {height} x {width} pixels, but the plane ends at {plane.bottom} x "
@@ -131,6 +158,7 @@ def _write(
         shards=(1, 1, *shard),
         dtype="uint8",
         compressors=ZstdCodec(level=1),
+        config={"write_empty_chunks": True},  # so that a file that is lost is not taken for black
     )
     for c, (channel, level) in enumerate(white.items()):
         least, largest = 255, 0

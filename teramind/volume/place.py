@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from teramind.errors import UserError
 from teramind.geometry import Rect
-from teramind.volume import VolumeLayout
+from teramind.volume.layout import VolumeLayout
 
 
-class Place(NamedTuple):
+class VolumePlace(NamedTuple):
     """Where a volume lies: its first section and its rectangle of the plane in pixels."""
 
     first: int
     rect: Rect
 
 
-def volume_place(layout: VolumeLayout) -> Place:
+def volume_place(layout: VolumeLayout) -> VolumePlace:
     """Read a volume's place off what its metadata say of its first voxel.
 
     Raises:
@@ -30,4 +30,4 @@ def volume_place(layout: VolumeLayout) -> Place:
             "volume: its metadata do not say where it lies; another version made it: remove it and "
             "run again to draw it anew"
         ) from None
-    return Place(int(first), Rect(int(y), int(x), height, width))
+    return VolumePlace(int(first), Rect(int(y), int(x), height, width))

@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teramind.diffusion import Step
-from teramind.gene_features import GeneFeatures
+from teramind.engine.gene_features import GeneFeatures
+from teramind.engine.solver import Solver, Step
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
 from teramind.network.unet import Axes, Encoded, collage, combine, quarter
-from teramind.solver import Solver
 
 Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
@@ -46,9 +45,9 @@ class PhasePlane:
     Args:
         network: gives the sizes and the device.
         solver: takes the steps.
-        frame: the rectangle whose patches may be denoised.
-        blank: (planes stain z, y, x) of `frame` and half a patch around it: -1 beyond the bounds,
-            NaN inside them.
+        computed: the rectangle whose patches may be denoised.
+        blank: (planes stain z, y, x) of `computed` and half a patch around it: -1 beyond the
+            bounds, NaN inside them.
         memory: the same with the state, and what the solver remembers, inside the bounds.
         counts: (bin y, bin x, S, G) of the same pixels.
     """
@@ -57,13 +56,13 @@ class PhasePlane:
         self,
         network: Network | FastNetwork,
         solver: Solver,
-        frame: Rect,
+        computed: Rect,
         *,
         blank: Tensor,
         memory: Tensor,
         counts: Tensor,
     ) -> None:
-        self.network, self.solver, self.frame = network, solver, frame
+        self.network, self.solver, self.computed = network, solver, computed
         self.blank, self.memory = blank, memory
         self.genes = GeneFeatures(network, counts)
         self.device = blank.device
@@ -73,14 +72,14 @@ class PhasePlane:
         cls,
         network: Network | FastNetwork,
         solver: Solver,
-        frame: Rect,
+        computed: Rect,
         bounds: Rect,
         *,
         state: ReadState,
         counts: Callable[[Rect], NDArray[np.unsignedinteger]],
     ) -> PhasePlane:
-        """Fill a plane from the state before the phase and the counts of rectangles."""
-        weight, whole = network.stem.weight, frame.grown(network.spec.half)
+        """A plane with the state before the phase and the counts, each read by rectangle."""
+        weight, whole = network.stem.weight, computed.grown(network.spec.half)
         inside = whole.cut(bounds)
         before = torch.from_numpy(state(inside))  # what it is read from goes before planes come
         shape = (solver.planes * network.spec.channels, whole.height, whole.width)
@@ -90,15 +89,15 @@ class PhasePlane:
         memory = blank.clone()
         memory[: len(before), *inside.within(whole)] = before.to(memory)
         read = torch.from_numpy(counts(whole)[..., : network.spec.genes])
-        return cls(network, solver, frame, blank=blank, memory=memory, counts=read)
+        return cls(network, solver, computed, blank=blank, memory=memory, counts=read)
 
     def memory_of(self, rect: Rect) -> NDArray[np.floating]:
-        """State, and what the solver remembers, of a rectangle inside the frame."""
-        whole = self.frame.grown(self.network.spec.half)
+        """State, and what the solver remembers, of a rectangle inside `computed`."""
+        whole = self.computed.grown(self.network.spec.half)
         return self.memory[:, *rect.within(whole)].cpu().numpy()
 
     def denoise(self, mask: NDArray[np.bool_], step: Step, progress: Progress | None) -> None:
-        """Take the patches in `mask` (patch y, patch x of the frame) one step on.
+        """Take the patches in `mask` (patch y, patch x of `computed`) one step on.
 
         Aligned patches are encoded once each, in bands of a few rows; the features of two bands
         are held.

@@ -11,7 +11,7 @@ from pathlib import Path
 from teramind.config import Config
 from teramind.errors import UserError
 from teramind.network.published import published_folder
-from teramind.network.spec import NetworkSpec, read_spec
+from teramind.network.spec import read_spec
 from teramind.split import Part
 from teramind.training.places import Places
 from teramind.training.start_fit import start_misfits
@@ -31,7 +31,12 @@ def require_fit(config: Config) -> None:
     if config.trains or config.checkpoint_archive or not path.exists():
         return
     spec = read_spec(path) if path.is_file() and not config.converts else None
-    if lines := [*(misfits(config, spec, path) if spec else _folder_misfits(config, path))]:
+    pixel = config.plane.pixel_size_um
+    if spec:
+        lines = [*spec.misfits(path, pixel_size_um=pixel, **config.network.sizes)]
+    else:
+        lines = [*_folder_misfits(config, path)]
+    if lines:
         raise UserError(*lines)
 
 
@@ -73,14 +78,3 @@ def _folder_misfits(config: Config, path: Path) -> Iterator[str]:
         found = list(found) if key == "stains" else found
         if found != wanted:
             yield f"network.{key}: {wanted}, but the name of the folder {folder} says {found}"
-
-
-def misfits(config: Config, spec: NetworkSpec, path: Path) -> Iterator[str]:
-    """One line per key of the configuration that the network's sizes contradict."""
-    yield from spec.misfits(path, **config.network.sizes)
-    pixel = config.plane.pixel_size_um
-    if not spec.fits_pixels(pixel):
-        yield (
-            f"plane.pixel_size_um: {pixel}, but the checkpoint {path} was trained at "
-            f"{spec.pixel_size_um}"
-        )

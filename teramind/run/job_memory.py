@@ -20,19 +20,19 @@ STITCH_STATES, STITCH_MB = 3, 1000
 
 
 def slab_job_megabytes(config: Config, phase: int) -> int:
-    """Of a slab's job in a phase: `generate.memory_mb`, and states with the phase's frame."""
+    """Memory of a slab's job: `generate.memory_mb`, and states with the frame of the phase."""
     frame = len(config.layout().phase_steps(phase)) * config.network.patch
     planes = SLAB_STATES * MEMORY_PLANES[config.generate.solver]
     return config.generate.memory_mb + planes * _state_megabytes(config, phase, frame)
 
 
 def stitch_megabytes(config: Config) -> int:
-    """Of a slab's stitching."""
+    """Memory of a slab's stitching."""
     return STITCH_MB + STITCH_STATES * _state_megabytes(config, config.generate.phases - 1, 0)
 
 
 def _state_megabytes(config: Config, phase: int, frame: int) -> int:
-    """Of one window's float32 state of the largest slab, with a frame and half a patch around it.
+    """One window's float32 state of the largest slab, with a frame and half a patch around it.
 
     No slab is larger than what is wanted, and no frame leaves the bounds.
     """

@@ -97,9 +97,7 @@ def _describe_zarr(path: Path) -> SourceImage:
         lengths = dict(zip(axes, array.shape, strict=True))
         omero = described.get("omero") or {}
         names = tuple(str(channel.get("label", "")) for channel in omero.get("channels", []))
-    _check_pixels(array.dtype, axes, path)
-    if lengths.get("T", 1) != 1:
-        raise UserError(f"image {path}: has {lengths['T']} time points; needs one")
+    _check_pixels(array.dtype, lengths, path)
     if math.prod(array.chunks) > LARGEST or 0 in array.shape:
         raise UserError(f"image {path}: {array.shape} in chunks of {array.chunks}; cannot be read")
     sizes = {scale[a] * _UM.get(str(units[a]), math.nan) for a in "YX"}
@@ -123,7 +121,7 @@ def _describe_tiff(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
     series = tiff.series[0]
     if series.kind != "ome":
         raise UserError(f"image {path}: its OME metadata do not fit its pages; write it again")
-    _check_pixels(series.dtype, series.axes, path)
+    _check_pixels(series.dtype, dict(zip(series.axes, series.shape, strict=True)), path)
     _check_whole(series, path)
     channel = pixels.get("Channel", [])
     names = [str(c.get("Name", "")) for c in (channel if isinstance(channel, list) else [channel])]
@@ -141,10 +139,13 @@ def _describe_tiff(tiff: tifffile.TiffFile, path: Path) -> SourceImage:
     return SourceImage(path, array, series.axes, size, tuple(names))
 
 
-def _check_pixels(dtype: Any, axes: str, path: Path) -> None:
-    native = np.dtype(dtype).newbyteorder("=")
+def _check_pixels(dtype: Any, lengths: Mapping[str, int], path: Path) -> None:
+    """Refuse pixels of another type or with other axes (axis -> length)."""
+    native, axes = np.dtype(dtype).newbyteorder("="), "".join(lengths)
     if native not in (np.uint8, np.uint16) or not {"Y", "X"} <= set(axes) <= set("TCZYX"):
         raise UserError(f"image {path}: {dtype} with axes {axes}; needs uint8 or uint16 of CZYX")
+    if lengths.get("T", 1) != 1:
+        raise UserError(f"image {path}: has {lengths['T']} time points; needs one")
 
 
 def _require_planes(tiff: tifffile.TiffFile, pixels: Mapping[str, Any], path: Path) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teramind.config import Config
+from teramind.engine.identity import run_digest, state_identity
+from teramind.engine.state import SavedStates, load_parts, load_state, to_grey
 from teramind.geometry import Rect, Slab
-from teramind.identity import run_digest, state_identity
-from teramind.state import SavedStates, load_parts, load_state, to_grey
 from teramind.volume import write_slab
 
 State: TypeAlias = NDArray[np.floating]
-"""Of one window, (stain z, y, x), or a piece of it."""
+"""State of one window, (stain z, y, x), or a piece of it."""
 
 
 def stitch_slab(
@@ -79,15 +79,15 @@ def _write_window(
 ) -> list[dict[str, Any]]:
     """Write a window's last state (stain z, y, x) of `rect`; return its shards."""
     layout = config.layout()
-    sections, first = layout.windows.images(window), layout.windows.first
+    sections = layout.windows.images(window)
     grey = np.empty(state.shape, np.uint8)
     for channel, plane in zip(grey, state, strict=True):  # one at a time, for they are large
-        channel[:] = to_grey(np.nan_to_num(plane, nan=-1.0))
+        channel[:] = to_grey(plane)
     voxels = grey.reshape(len(config.network.stains), len(sections), rect.height, rect.width)
     return write_slab(
         volume,
         voxels=np.ascontiguousarray(voxels[:, : len(layout.windows.kept(window))]),
-        z=sections.start - first,
+        z=layout.windows.z(sections.start),
         y=rect.y - layout.region.y,
         x=rect.x - layout.region.x,
     )

@@ -1,6 +1,6 @@
-"""The diffusion's mathematics: schedule, DDIM step and training loss.
+"""What training learns: noisy windows, how much each timestep counts, and the loss.
 
-DDPM is arXiv 2006.11239, DDIM is arXiv 2010.02502, the two-output loss is arXiv 2503.01220.
+DDPM is arXiv 2006.11239, the two-output loss is arXiv 2503.01220.
 """
 
 from __future__ import annotations
@@ -8,57 +8,20 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from teramind.network.unet import Network, plane_corners
-from teramind.schedule import TRAINING_STEPS, SolverName, timesteps
-from teramind.variance import alphas_cumprod, learned_quantiles
+from teramind.schedule import TRAINING_STEPS
+from teramind.variance import alphas_cumprod
 
 OUTSIDE = -1.0
 """What the network sees beyond the images when it samples."""
 
-
-class Step(NamedTuple):
-    """One sampling step: training timestep, alpha-bar there, at the step after and the one before.
-
-    `alpha_before` is None at the first step.
-    """
-
-    t: int
-    alpha: float
-    alpha_next: float
-    alpha_before: float | None = None
-
-
-def sampling_steps(steps: int, solver: SolverName = "published") -> list[Step]:
-    """The run from noise to image: largest timestep first, alpha-bar 1 after the last.
-
-    Raises:
-        UserError: when the solver has no run of so many steps.
-    """
-    kept = timesteps(steps, solver)
-    alphas = [float(a) for a in alphas_cumprod()[kept]]
-    after, before = [1.0, *alphas[:-1]], [*alphas[1:], None]
-    return [Step(*s) for s in zip(kept, alphas, after, before, strict=True)][::-1]
-
-
-def ddim(state: Tensor, noise: Tensor, step: Step) -> Tensor:
-    """One deterministic DDIM step (eta 0, equation 12) with the image estimate cut to [-1, 1].
-
-    Args:
-        state: x at `step.t`, any shape.
-        noise: the network's estimate of the noise in it, same shape.
-        step: where the run stands.
-    """
-    image = image_estimate(state, noise, step)
-    noise = (state - step.alpha**0.5 * image) / (1 - step.alpha) ** 0.5
-    return step.alpha_next**0.5 * image + (1 - step.alpha_next) ** 0.5 * noise
-
-
-def image_estimate(state: Tensor, noise: Tensor, step: Step) -> Tensor:
-    """The image that state and noise estimate amount to, cut to [-1, 1] as published."""
-    return ((state - (1 - step.alpha) ** 0.5 * noise) / step.alpha**0.5).clamp(-1, 1)
+LEVELS = 1.7
+"""Standard deviation of the noise levels that are learned: the log of noise over signal."""
 
 
 def alpha_at(t: Tensor) -> Tensor:
@@ -113,6 +76,14 @@ def worth_learning(t: Tensor) -> Tensor:
     quantiles = (t.double() + 0.5) / TRAINING_STEPS
     edges = torch.from_numpy(learned_quantiles())
     return torch.searchsorted(edges, quantiles).clamp(max=TRAINING_STEPS - 1)
+
+
+def learned_quantiles() -> NDArray[np.float64]:
+    """Part of the learned noise levels up to each training timestep, (1000,); see `LEVELS`."""
+    alpha = alphas_cumprod()
+    level = np.log((1 - alpha) / alpha) / 2
+    weight = np.exp(-np.square(level / LEVELS) / 2) * np.gradient(level)
+    return np.cumsum(weight) / weight.sum()
 
 
 class WindowPatches(NamedTuple):

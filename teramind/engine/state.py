@@ -10,17 +10,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from teramind.config.values import StoredType
 from teramind.errors import UserError
 from teramind.files import atomic_path, digest
 from teramind.geometry import EMPTY, Rect
-
-StateType = Literal["float32", "float16"]
 
 _RECORD = "teramind"
 _TYPES = {"float32": "F32", "float16": "F16"}
@@ -34,7 +33,7 @@ def save_states(
     windows: range,
     rect: Rect,
     identity: Mapping[str, str],
-    dtype: StateType = "float32",
+    dtype: StoredType = "float32",
     margin: int = 0,
 ) -> None:
     """Write the states (stain z, y, x) of a slab's windows, atomically, with checksums.
@@ -74,7 +73,7 @@ def save_states(
 
 
 def _header(
-    shapes: Mapping[str, tuple[int, ...]], dtype: StateType, record: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]], dtype: StoredType, record: Mapping[str, Any]
 ) -> bytes:
     """The head of a safetensors file whose tensors follow each other in the order given."""
     said: dict[str, Any] = {"__metadata__": {_RECORD: json.dumps(record)}}
@@ -165,8 +164,8 @@ def _read(file: Any, name: str, part: Rect, sums: Mapping[str, str]) -> NDArray[
 
 
 def to_grey(state: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does."""
-    return np.clip((state + 1) * 127.5, 0, 255).astype(np.uint8)
+    """Images in [-1, 1] -> grey levels 0..255, cut off as the published code does; 0 where NaN."""
+    return np.nan_to_num(np.clip((state + 1) * 127.5, 0, 255), copy=False).astype(np.uint8)
 
 
 class SavedStates:

@@ -7,14 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from teramind.diffusion import (
-    OUTSIDE,
-    balanced_weight,
-    noisy_patches,
-    sections_there,
-    to_patches,
-    worth_learning,
-)
 from teramind.errors import UserError
 from teramind.files import digest
 from teramind.network import Network
@@ -22,6 +14,14 @@ from teramind.network.initial import Readout, has_room, start_as_copy
 from teramind.network.initial_genes import wake_genes
 from teramind.schedule import TRAINING_STEPS
 from teramind.training.dataset import Batch, WindowSource
+from teramind.training.objective import (
+    OUTSIDE,
+    balanced_weight,
+    noisy_patches,
+    sections_there,
+    to_patches,
+    worth_learning,
+)
 
 FIRST, BATCHES = 10**9, 32
 """First and number of the batches that are measured: beyond any training step."""
@@ -36,7 +36,7 @@ CONSTANT = 1e-9
 """Variance below which a stain's images are constant but for rounding."""
 
 
-def calibration(
+def calibration_batches(
     windows: WindowSource,
     batches: int = BATCHES,
     timesteps: Callable[[Tensor], Tensor] = worth_learning,
@@ -66,7 +66,7 @@ def image_spread(windows: WindowSource, stains: Sequence[str]) -> Tensor:
         UserError: when a stain is constant, or no window holds a molecule.
     """
     moments, molecules = torch.zeros(3, len(stains), dtype=torch.float64), 0.0
-    for batch in calibration(windows):
+    for batch in calibration_batches(windows):
         image = batch.image.unflatten(1, (len(stains), -1)).double()
         inside = batch.inside.view_as(image)
         powers = (inside, image * inside, image.square() * inside)
@@ -95,7 +95,7 @@ def set_starting_weights(
         spread: see `image_spread`.
         device: where the network runs while it is measured.
     """
-    wake_genes(network, [batch.counts.flatten(0, 1) for batch in calibration(windows)])
+    wake_genes(network, [batch.counts.flatten(0, 1) for batch in calibration_batches(windows)])
     if has_room(network):
         start_as_copy(network, float(spread.square().mean().sqrt()))
         _fit_readout(network, windows, spread, device)
@@ -110,7 +110,7 @@ def _fit_readout(
     read: list[Tensor] = []
     hook = readout.layer.register_forward_pre_hook(lambda _, maps: read.append(maps[0]))
     network.eval().to(device)
-    for batch in calibration(windows):
+    for batch in calibration_batches(windows):
         image, inside, noise, counts, t = (part.to(device) for part in batch)
         patches = noisy_patches(image, inside, noise, t, patch=patch, outside=OUTSIDE)
         copied, _ = network(

@@ -1,0 +1,1 @@
+"""The engine: from noise to voxels, slab by slab."""

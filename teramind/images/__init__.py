@@ -1,0 +1,1 @@
+"""Real images, brought to the network's pixel size."""
