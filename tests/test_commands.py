@@ -134,7 +134,7 @@ def test_a_phantom_replaces_no_file(tmp_path, capsys):
         (["plan", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
         (["plan", "--memory", "0.001"], "limits of a search; add --search"),
         (["train", "--configfile", "{}/absent.yaml"], "{}/absent.yaml: "),
-        (["verify", "{}"], "{}/volume/volume.zarr: no volume here"),
+        (["verify", "{}"], "{}: no record of a volume here; name a results folder"),
         (["headline", "{}/absent.csv"], "{}/absent.csv: "),
         (["extent", "{}/absent.csv", "--pixel-size", "1"], "{}/absent.csv: no such file"),
         (
