@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from teramind.expression.raster_writer import RasterWriter
 from teramind.geometry import Rect
 from teramind.network import Network, NetworkSpec
 from teramind.phantom import make_phantom
-from teramind.split import random_split
+from teramind.split import Part, random_split
 from teramind.training.calibration import calibration_batches
 from teramind.training.dataset import Batch, PairedImages, TrainingWindows
 from teramind.training.objective import alpha_at, balanced_weight, window_loss
@@ -68,72 +69,36 @@ class MinSnrTrainer(Trainer):
         return window_loss(network, **batch._asdict(), weight=weight)
 
 
-def make_data(folder: Path) -> None:
-    """A phantom: images as an array on disk, molecules as a raster."""
+def make_data(folder: Path, size: int = SIZE, pixel_um: float = PIXEL_UM) -> None:
+    """A phantom of `size` pixels: images as an array on disk, molecules as a raster."""
     phantom = make_phantom(
-        height=SIZE,
-        width=SIZE,
+        height=size,
+        width=size,
         sections=4,
-        pixel_size_um=PIXEL_UM,
+        pixel_size_um=pixel_um,
         section_spacing_um=SPACING_UM,
         seed=1,
     )
     np.save(folder / "images.npy", phantom.images)
-    table, plane = phantom.molecules, Rect(0, 0, SIZE, SIZE)
-    y, x = ((table[axis].to_numpy() / PIXEL_UM).astype(int) for axis in ("y_um", "x_um"))
+    table, plane = phantom.molecules, Rect(0, 0, size, size)
+    y, x = ((table[axis].to_numpy() / pixel_um).astype(int) for axis in ("y_um", "x_um"))
     gene = pd.Categorical(table["gene"], categories=phantom.panel).codes.astype(int)
     with RasterWriter(
-        folder / "raster", panel=phantom.panel, sections=4, extent=plane, pixel_size_um=PIXEL_UM
+        folder / "raster", panel=phantom.panel, sections=4, extent=plane, pixel_size_um=pixel_um
     ) as writer:
         section, count = table["section"].to_numpy(), np.ones(len(table), int)
         writer.add(section=section, y=y, x=x, gene=gene, count=count)
 
 
-def train_arm(
-    folder: Path,
-    seconds: float,
-    *,
-    edge: int = 3,
-    base: int = 6,
-    loss: str = "shifted",
-    weight: str = "balanced",
-    borders: float = 1.0,
-    learning_rate: float = 1e-3,
-    ema: float = 0.99,
-) -> dict[str, float]:
+def train_arm(folder: Path, seconds: float, **settings: object) -> dict[str, float]:
     """Train one arm for seconds of CPU time; return how far it came."""
     torch.set_num_threads(1)
-    raster = Raster.open(folder / "raster")
-    pairs = PairedImages(np.load(folder / "images.npy", mmap_mode="r"), raster)
-    spec = NetworkSpec(
-        32, 4, STAINS, len(raster.panel), base, embed=64, panel=raster.panel, pixel_size_um=PIXEL_UM
-    )
-    split = random_split(
-        Rect(0, 0, SIZE, SIZE), block=192, guard=32, validation=0.2, test=0, seed=0
-    )
-    windows = TrainingWindows(pairs, spec, edge=edge, batch=1, seed=0, closed=split.closed("train"))
-    judged = TrainingWindows(
-        pairs, spec, edge=3, batch=1, seed=1, closed=split.closed("validation")
-    )
-    settings = Train(
-        steps=10**6,
-        learning_rate=learning_rate,
-        schedule="constant",
-        warmup=20,
-        ema=ema,
-        loss=loss,
-        borders=borders,
-        dropout=0,
-    )
-    kind = MinSnrTrainer if weight == "min-snr" else Trainer
+    arm = Arm(folder, **settings)
+    judged = arm.windows("validation", edge=3, seed=1)
     with tempfile.TemporaryDirectory() as states:
-        trainer = kind(spec, windows, settings, Path(states))
+        trainer = arm.trainer(Path(states))
         first = judge(trainer.averaged(), judged, trainer.spread)
-        trainer.network.train()
-        started = time.process_time()
-        while time.process_time() - started < seconds:
-            trainer._train_step(trainer._cut(trainer.step), False)
-        used = time.process_time() - started
+        used = train(trainer, seconds)
     last = judge(trainer.averaged(), judged, trainer.spread)
     return {
         "steps": trainer.step,
@@ -142,6 +107,69 @@ def train_arm(
         "last": last[0],
         "borders": last[1],
     }
+
+
+@dataclass
+class Arm:
+    """What an arm learns from and how; `edge` is that of its windows in patches."""
+
+    folder: Path
+    edge: int = 3
+    base: int = 6
+    patch: int = 32
+    loss: str = "shifted"
+    weight: str = "balanced"
+    borders: float = 1.0
+    learning_rate: float = 1e-3
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        raster = Raster.open(self.folder / "raster")
+        self.pairs = PairedImages(np.load(self.folder / "images.npy", mmap_mode="r"), raster)
+        genes = len(raster.panel)
+        self.spec = NetworkSpec(
+            self.patch,
+            4,
+            STAINS,
+            genes,
+            self.base,
+            embed=64,
+            panel=raster.panel,
+            pixel_size_um=raster.pixel_size_um,
+            section_spacing_um=SPACING_UM,
+        )
+        self.split = random_split(
+            raster.extent, block=192, guard=32, validation=0.2, test=0, seed=0
+        )
+
+    def windows(self, part: Part, *, edge: int, seed: int) -> TrainingWindows:
+        """Windows of a part of the plane, one a step."""
+        closed = self.split.closed(part)
+        return TrainingWindows(self.pairs, self.spec, edge=edge, batch=1, seed=seed, closed=closed)
+
+    def trainer(self, states: Path) -> Trainer:
+        """A trainer at its first step."""
+        settings = Train(
+            steps=10**6,
+            learning_rate=self.learning_rate,
+            schedule="constant",
+            warmup=20,
+            ema=self.ema,
+            loss=self.loss,
+            borders=self.borders,
+            dropout=0,
+        )
+        kind = MinSnrTrainer if self.weight == "min-snr" else Trainer
+        return kind(self.spec, self.windows("train", edge=self.edge, seed=0), settings, states)
+
+
+def train(trainer: Trainer, seconds: float) -> float:
+    """Train for seconds of CPU time; return how many it took."""
+    trainer.network.train()
+    started = time.process_time()
+    while time.process_time() - started < seconds:
+        trainer._train_step(trainer._cut(trainer.step), False)
+    return time.process_time() - started
 
 
 @torch.inference_mode()
