@@ -115,7 +115,10 @@ def plan(finished):
     config = config.model_copy(update={"network": network})
     given, notes = assume(config, hardware="a100", workers=2)
     (note,) = notes
-    assert note == "speed of NVIDIA A100 SXM 80 GB in float32 is assumed; known: published"
+    assert note == (
+        "speed of NVIDIA A100 SXM 80 GB in float32 is at most its peak, which is assumed; "
+        "known: published"
+    )
     return estimate(config, given)
 
 

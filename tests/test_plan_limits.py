@@ -25,6 +25,7 @@ from teramind.plan.hardware import Hardware, find_hardware, known_hardware, spee
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
+from teramind.plan.work import wanted_work
 from teramind.run import job_memory
 from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
@@ -125,8 +126,29 @@ def test_no_worker_is_busy_for_longer_than_the_run(windows, workers):
 def test_every_known_machine_says_where_its_numbers_are_from():
     for name, machine in known_hardware().items():
         assert find_hardware(name) == machine
-        assert machine.source.startswith("peak: ")
+        assert machine.source.startswith("peaks: ")
         assert 0 < speed(machine, "bfloat16") < 1e9 * machine.matrix_peak_gflops
+        assert 0 < speed(machine, "float32") <= 1e9 * machine.float32_peak_gflops
+        assert speed(machine, "float32") < speed(machine, "bfloat16")
+
+
+def test_half_precision_does_not_stand_in_for_float32():
+    half = Hardware(device="a box", gflops={"bfloat16": 50.0}, matrix_peak_gflops=100)
+    with pytest.raises(UserError, match=r"^hardware a box: tells nothing of float32"):
+        speed(half, "float32")
+    assert speed(half.model_copy(update={"float32_peak_gflops": 7.0}), "float32") == 7e9
+    assert speed(Hardware(device="a box", gflops={"float32": 5.0}), "bfloat16") == 5e9
+
+
+def test_an_h100_takes_for_a_brain_what_its_measured_rate_says():
+    """429 patches and steps per second, as ARCHITECTURE has it, with the frames of phases."""
+    asked = read_config(ROOT / "config/tera-mind-638850.yaml")
+    asked["generate"] |= {"slab": 2048, "windows": 25, "precision": "bfloat16"}
+    brain = parse_config(asked | {"region": "all"})
+    plan = estimate(brain, assume(brain, hardware="h100", workers=1)[0])
+    wanted = wanted_work(brain.layout(), None)
+    hours = plan.network_hours * (1 - plan.startup_share)
+    assert plan.frame_overhead * wanted / 429 / 3600 == pytest.approx(hours, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
     precision = config.generate.precision
     if precision not in machine.gflops:
         known = ", ".join(machine.gflops) or "none"
-        notes.append(f"speed of {machine.device} in {precision} is assumed; known: {known}")
+        most = "at most its peak, which is assumed" if precision == "float32" else "assumed"
+        notes.append(f"speed of {machine.device} in {precision} is {most}; known: {known}")
     wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
     genes = len(raster.panel) if raster else _panel_length(config, spec)
     return Assumptions(spec, cost, genes, machine, wanted, workers), notes
