@@ -127,6 +127,15 @@ def test_a_phantom_replaces_no_file(tmp_path, capsys):
     assert main(words) == 1
 
 
+def test_the_plane_that_a_phantom_prints_is_the_one_it_made(tmp_path, capsys):
+    pixel, spacing = 0.123456789, 1234567.5
+    size = ["--height", "16", "--width", "16", "--sections", "1"]
+    um = ["--pixel-size", str(pixel), "--spacing", str(spacing)]
+    assert main(["phantom", str(tmp_path), *size, *um]) == 0
+    plane = yaml.safe_load(capsys.readouterr().out.partition("plane ")[2])
+    assert (plane["pixel_size_um"], plane["section_spacing_um"]) == (pixel, spacing)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
