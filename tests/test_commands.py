@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
 import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,6 +57,33 @@ def test_check_says_once_that_a_checkpoint_is_none(tmp_path, capsys, monkeypatch
     assert line.startswith("error: checkpoint network.safetensors: truncated or not a safetensors")
     write_network(tmp_path / "network.safetensors")
     assert main(["check", "c.yaml"]) == 0
+
+
+def extent_to(stdout, folder):
+    """The command `extent`, its output buffered as a shell would have it."""
+    (folder / "m.csv").write_text("gene,x,y\nTh,1,1\n")
+    words = ["-m", "teramind", "extent", str(folder / "m.csv"), "--pixel-size", "1"]
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, env=buffered
+    )
+
+
+def test_output_that_finds_no_room_is_one_line(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = extent_to(full, tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: writing: the disk is full; nothing half-written is kept\n",
+    )
+
+
+def test_output_that_nobody_reads_is_dropped(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = extent_to(writer, tmp_path)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 HEADER = "section,stain,area,subject,measure,scale_um,value\n"
