@@ -181,7 +181,7 @@ def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, mo
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["slab"], shown["device"], shown["tissue_known"]) == (128, "a box", False)
-    assert "the hours of these rules are not in it: bin_expression" in shown["notes"]
+    assert "the hours of these rules are not in it: bin_expression, report" in shown["notes"]
     assert main(words) == 0
     table = capsys.readouterr().out
     assert f"{sum(shown['jobs'].values()):,}\n" in table
@@ -218,6 +218,36 @@ def test_what_the_numbers_leave_out_is_said():
     assert "drawing published noise takes " in said
     said = "\n".join(lacks(config(), MACHINE, estimate(config(), given_())))
     assert "images" not in said and "noise" not in said
+
+
+def test_every_rule_is_timed_or_trivial_or_named():
+    everything = {
+        "phantom": {"height": 2048, "width": 2048},
+        "reference__images": "out/phantom/images.ome.tif",
+        "expression": {"kind": "molecules", "source": "out/phantom/molecules.parquet"},
+        "expression__panel": "p.txt",
+        "network__checkpoint": "train",
+        "train": {"steps": 10, "minutes": 1, "rounds": 2},
+        "attention__pathways": "p.gmt",
+        "plane__sections": 1,
+    }
+    plan = estimate(config(**everything), given_())
+    (line,) = (n for n in lacks(config(**everything), MACHINE, plan) if "hours of these" in n)
+    named = set(line.partition(": ")[2].split(", "))
+    timed = {rule for rule in plan.jobs if rule.startswith("generate_p")}
+    timed |= {"stitch", "pyramid", "export_wsi"}
+    trivial = {"all", "provenance", "create_volume", "create_attention"}
+    assert named == plan.jobs.keys() - timed - trivial - {"train_r000"}
+    assert {"train", "evaluate", "report", "split", "attention_joint"} <= named
+
+
+def test_what_is_downloaded_is_named():
+    asked = parse_config(read_config(ROOT / "config/tera-mind-638850.yaml"))
+    given, _ = assume(asked, hardware="a100", workers=1)
+    hours, disk, *_ = lacks(asked, given.hardware, estimate(asked, given))
+    assert {"download", "convert_checkpoint"} <= set(hours.partition(": ")[2].split(", "))
+    assert "downloaded archives (gene_638850.zip, main.zip)" in disk
+    assert "converted checkpoint" in disk
 
 
 def test_tiles_of_noise_count_once_per_window_and_slab():
