@@ -293,6 +293,21 @@ def test_the_full_size_network_costs_what_the_published_one_does():
     assert found[:2] == pytest.approx(published[:2], rel=0.005)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "genes"),
+    [
+        ("published:main", 229),
+        ("published:supp_m", 500),
+        ("published:supp_f", 500),
+        ("published/638850_64_81_all_1_ours", 81),
+        ("published/638850_64_81_all_1_ours/last.ckpt", 81),
+    ],
+)
+def test_a_published_network_is_known_to_read_so_many_genes_before_it_is_here(checkpoint, genes):
+    asked = config(network__checkpoint=checkpoint, expression__panel="p.txt")
+    assert assume(asked, hardware="a100", workers=1)[0].spec.genes == genes
+
+
 @pytest.mark.parametrize("slab", [2048, 4096, 8192])
 @pytest.mark.parametrize("solver", ["published", "dpm-solver++"])
 def test_a_published_job_asks_for_what_the_plan_says_it_takes(slab, solver):
