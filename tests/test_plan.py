@@ -64,7 +64,7 @@ def test_the_counted_passes_are_those_of_the_engine(
     assert all((a == b).all() for a, b in zip(wanted, last, strict=True))
     assert wanted_work(layout, wanted) == sum(int(m.sum()) for m in last) * layout.steps
     for phase in range(layout.phases):
-        found = phase_work(layout, phase, wanted)
+        found = phase_work(layout, phase, wanted).stacked(layout.stack)
         for slab in layout.slabs(phase):
             stack = slab.window // layout.stack
             place = stack, found.rows.index(slab.row), found.cols.index(slab.col)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ from teramind.plan.hardware import Hardware, find_hardware, known_hardware, spee
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
-from teramind.plan.work import wanted_work
+from teramind.plan.work import phase_work, wanted_work
 from teramind.run import job_memory
 from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
@@ -89,6 +90,26 @@ def test_a_search_keeps_to_every_limit_and_finds_nothing_cheaper_beyond_it():
     assert middle in kept
     assert kept == [plan for plan in free if not limits.broken(plan)]
     assert len(kept) < len(free)
+
+
+def test_a_search_counts_the_work_once_for_all_windows_of_a_slab(monkeypatch):
+    counted, plans = Counter(), config(plane__sections=12)
+
+    def count(layout, phase, wanted):
+        counted[layout.slab, layout.phases, phase] += 1
+        return phase_work(layout, phase, wanted)
+
+    monkeypatch.setattr("teramind.plan.estimate.phase_work", count)
+    found = search(plans, given_(), Limits())
+    assert set(counted.values()) == {1}
+    assert {plan.stack for plan in found} == {1, 5, 6}
+    assert found[0] == estimate(applied(plans, found[0]), given_())
+
+
+def test_a_search_tries_phases_only_where_they_get_shorter():
+    asked = config(generate__steps=15, generate__slab=512, generate__phases=6)
+    found = search(asked, given_(), Limits())
+    assert {plan.phases for plan in found} == {1, 2, 3, 4, 5, 6, 8, 15}
 
 
 def test_where_no_plan_keeps_to_the_limits_the_one_that_breaks_them_least_is_named():
