@@ -28,9 +28,8 @@ import yaml
 from teramind.config import parse_config
 from teramind.network import load_network
 from teramind.plan.assume import assume
-from teramind.plan.estimate import estimate
+from teramind.plan.estimate import count_work, estimate
 from teramind.plan.times import JobTimes
-from teramind.plan.work import phase_work
 from teramind.units import MEBI
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +153,7 @@ def main() -> None:
             given, _ = assume(config, hardware=None, workers=1)
             plan = estimate(config, given)
             found = measure(folder, targets)
-        phases = [phase_work(layout, phase, given.wanted) for phase in range(layout.phases)]
+        phases = [work.stacked(layout.stack) for work in count_work(config, given)]
         seconds = JobTimes(config, given, phases).network()
         ratio = {
             "time": seconds / found["seconds"],

@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
 import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,6 +57,33 @@ def test_check_says_once_that_a_checkpoint_is_none(tmp_path, capsys, monkeypatch
     assert line.startswith("error: checkpoint network.safetensors: truncated or not a safetensors")
     write_network(tmp_path / "network.safetensors")
     assert main(["check", "c.yaml"]) == 0
+
+
+def extent_to(stdout, folder):
+    """The command `extent`, its output buffered as a shell would have it."""
+    (folder / "m.csv").write_text("gene,x,y\nTh,1,1\n")
+    words = ["-m", "teramind", "extent", str(folder / "m.csv"), "--pixel-size", "1"]
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, env=buffered
+    )
+
+
+def test_output_that_finds_no_room_is_one_line(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = extent_to(full, tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: writing: the disk is full; nothing half-written is kept\n",
+    )
+
+
+def test_output_that_nobody_reads_is_dropped(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = extent_to(writer, tmp_path)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 HEADER = "section,stain,area,subject,measure,scale_um,value\n"
@@ -125,6 +156,15 @@ def test_a_phantom_replaces_no_file(tmp_path, capsys):
     (tmp_path / "panel.txt").rename(tmp_path / "genes.txt")
     assert main(words) == 0
     assert main(words) == 1
+
+
+def test_the_plane_that_a_phantom_prints_is_the_one_it_made(tmp_path, capsys):
+    pixel, spacing = 0.123456789, 1234567.5
+    size = ["--height", "16", "--width", "16", "--sections", "1"]
+    um = ["--pixel-size", str(pixel), "--spacing", str(spacing)]
+    assert main(["phantom", str(tmp_path), *size, *um]) == 0
+    plane = yaml.safe_load(capsys.readouterr().out.partition("plane ")[2])
+    assert (plane["pixel_size_um"], plane["section_spacing_um"]) == (pixel, spacing)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ BOX = "must be [y, x, height, width] in whole pixels"
 REGION = f"{BOX}, {{um: [y, x, height, width]}}, {{tiles: [y, x, rows, columns]}}, or 'all'"
 TRAINING = {"network__checkpoint": "train", "expression__panel": "p.txt", "train__steps": 3}
 TILES = {"train__tiles__folder": "tiles", "train__tiles__lists": ["1.csv"]}
+PHANTOM = {
+    "phantom": {"height": 128, "width": 192},
+    "expression__source": "out/phantom/molecules.parquet",
+    "expression__units": "um",
+}
 HUGE = {"plane__height": 1 << 24, "plane__width": 1 << 24, "generate__slab": 1 << 20}
 
 
@@ -177,18 +182,26 @@ def test_a_wrong_value_is_named_with_what_it_may_be(changes, line):
             "expression.section: missing; section_values are those of its column",
         ),
         (
-            {"phantom": {"height": 128, "width": 192}},
+            PHANTOM | {"expression__source": "molecules.csv"},
             "expression.source: got 'molecules.csv'; the phantom makes "
             "out/phantom/molecules.parquet; without `phantom` yours is read",
         ),
         (
-            {
-                "phantom": {"height": 128, "width": 192},
-                "expression__source": "out/phantom/molecules.parquet",
-                "reference__images": "mine.ome.tif",
-            },
+            PHANTOM | {"reference__images": "mine.ome.tif"},
             "reference.images: got 'mine.ome.tif'; the phantom makes out/phantom/images.ome.tif; "
             "without `phantom` yours is read",
+        ),
+        (
+            PHANTOM | {"expression__units": "pixel"},
+            "expression.units: got 'pixel'; the phantom's molecules are in 'um'",
+        ),
+        (
+            PHANTOM | {"expression__origin": [0, 2.5]},
+            "expression.origin: got [0.0, 2.5]; the phantom's is [0, 0]",
+        ),
+        (
+            PHANTOM | {"plane__x": 32},
+            "plane: ends at [128, 224], beyond the phantom's [128, 192]",
         ),
         (
             {"reference__images": "i", "reference__white": {"Nissl": 90}},
@@ -506,11 +519,7 @@ def test_only_keys_that_know_published_names_need_no_such_file(tmp_path, monkeyp
 def test_files_that_the_workflow_makes_or_no_longer_needs_are_not_missed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").touch()
-    phantom = {
-        "phantom": {"height": 128, "width": 192},
-        "expression__source": "out/phantom/molecules.parquet",
-        "reference__images": "out/phantom/images.ome.tif",
-    }
+    phantom = PHANTOM | {"reference__images": "out/phantom/images.ome.tif"}
     assert missing_files(parse_config(config_with(**TRAINING, **phantom))) == []
     (tmp_path / "out/expression/raster.zarr").mkdir(parents=True)
     (tmp_path / "network.safetensors").touch()

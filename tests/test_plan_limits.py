@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,7 @@ from teramind.plan.hardware import Hardware, find_hardware, known_hardware, spee
 from teramind.plan.lacks import _noise_seconds, lacks
 from teramind.plan.search import Limits, applied, search
 from teramind.plan.simulate import simulate
+from teramind.plan.work import phase_work, wanted_work
 from teramind.run import job_memory
 from teramind.run.job_memory import slab_job_megabytes, stitch_megabytes
 
@@ -90,6 +92,26 @@ def test_a_search_keeps_to_every_limit_and_finds_nothing_cheaper_beyond_it():
     assert len(kept) < len(free)
 
 
+def test_a_search_counts_the_work_once_for_all_windows_of_a_slab(monkeypatch):
+    counted, plans = Counter(), config(plane__sections=12)
+
+    def count(layout, phase, wanted):
+        counted[layout.slab, layout.phases, phase] += 1
+        return phase_work(layout, phase, wanted)
+
+    monkeypatch.setattr("teramind.plan.estimate.phase_work", count)
+    found = search(plans, given_(), Limits())
+    assert set(counted.values()) == {1}
+    assert {plan.stack for plan in found} == {1, 5, 6}
+    assert found[0] == estimate(applied(plans, found[0]), given_())
+
+
+def test_a_search_tries_phases_only_where_they_get_shorter():
+    asked = config(generate__steps=15, generate__slab=512, generate__phases=6)
+    found = search(asked, given_(), Limits())
+    assert {plan.phases for plan in found} == {1, 2, 3, 4, 5, 6, 8, 15}
+
+
 def test_where_no_plan_keeps_to_the_limits_the_one_that_breaks_them_least_is_named():
     fewest = min(sum(plan.jobs.values()) for plan in search(config(), given_(), Limits()))
     with pytest.raises(UserError, match=rf"no plan keeps .* nearest: jobs {fewest} > 3$"):
@@ -125,8 +147,29 @@ def test_no_worker_is_busy_for_longer_than_the_run(windows, workers):
 def test_every_known_machine_says_where_its_numbers_are_from():
     for name, machine in known_hardware().items():
         assert find_hardware(name) == machine
-        assert machine.source.startswith("peak: ")
+        assert machine.source.startswith("peaks: ")
         assert 0 < speed(machine, "bfloat16") < 1e9 * machine.matrix_peak_gflops
+        assert 0 < speed(machine, "float32") <= 1e9 * machine.float32_peak_gflops
+        assert speed(machine, "float32") < speed(machine, "bfloat16")
+
+
+def test_half_precision_does_not_stand_in_for_float32():
+    half = Hardware(device="a box", gflops={"bfloat16": 50.0}, matrix_peak_gflops=100)
+    with pytest.raises(UserError, match=r"^hardware a box: tells nothing of float32"):
+        speed(half, "float32")
+    assert speed(half.model_copy(update={"float32_peak_gflops": 7.0}), "float32") == 7e9
+    assert speed(Hardware(device="a box", gflops={"float32": 5.0}), "bfloat16") == 5e9
+
+
+def test_an_h100_takes_for_a_brain_what_its_measured_rate_says():
+    """429 patches and steps per second, as ARCHITECTURE has it, with the frames of phases."""
+    asked = read_config(ROOT / "config/tera-mind-638850.yaml")
+    asked["generate"] |= {"slab": 2048, "windows": 25, "precision": "bfloat16"}
+    brain = parse_config(asked | {"region": "all"})
+    plan = estimate(brain, assume(brain, hardware="h100", workers=1)[0])
+    wanted = wanted_work(brain.layout(), None)
+    hours = plan.network_hours * (1 - plan.startup_share)
+    assert plan.frame_overhead * wanted / 429 / 3600 == pytest.approx(hours, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +202,7 @@ def test_the_command_prints_the_plan_as_json_and_as_a_table(tmp_path, capsys, mo
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["slab"], shown["device"], shown["tissue_known"]) == (128, "a box", False)
-    assert "the hours of these rules are not in it: bin_expression" in shown["notes"]
+    assert "the hours of these rules are not in it: bin_expression, report" in shown["notes"]
     assert main(words) == 0
     table = capsys.readouterr().out
     assert f"{sum(shown['jobs'].values()):,}\n" in table
@@ -196,6 +239,36 @@ def test_what_the_numbers_leave_out_is_said():
     assert "drawing published noise takes " in said
     said = "\n".join(lacks(config(), MACHINE, estimate(config(), given_())))
     assert "images" not in said and "noise" not in said
+
+
+def test_every_rule_is_timed_or_trivial_or_named():
+    everything = {
+        "phantom": {"height": 2048, "width": 2048},
+        "reference__images": "out/phantom/images.ome.tif",
+        "expression": {"kind": "molecules", "source": "out/phantom/molecules.parquet"},
+        "expression__panel": "p.txt",
+        "network__checkpoint": "train",
+        "train": {"steps": 10, "minutes": 1, "rounds": 2},
+        "attention__pathways": "p.gmt",
+        "plane__sections": 1,
+    }
+    plan = estimate(config(**everything), given_())
+    (line,) = (n for n in lacks(config(**everything), MACHINE, plan) if "hours of these" in n)
+    named = set(line.partition(": ")[2].split(", "))
+    timed = {rule for rule in plan.jobs if rule.startswith("generate_p")}
+    timed |= {"stitch", "pyramid", "export_wsi"}
+    trivial = {"all", "provenance", "create_volume", "create_attention"}
+    assert named == plan.jobs.keys() - timed - trivial - {"train_r000"}
+    assert {"train", "evaluate", "report", "split", "attention_joint"} <= named
+
+
+def test_what_is_downloaded_is_named():
+    asked = parse_config(read_config(ROOT / "config/tera-mind-638850.yaml"))
+    given, _ = assume(asked, hardware="a100", workers=1)
+    hours, disk, *_ = lacks(asked, given.hardware, estimate(asked, given))
+    assert {"download", "convert_checkpoint"} <= set(hours.partition(": ")[2].split(", "))
+    assert "downloaded archives (gene_638850.zip, main.zip)" in disk
+    assert "converted checkpoint" in disk
 
 
 def test_tiles_of_noise_count_once_per_window_and_slab():
@@ -239,6 +312,21 @@ def test_the_full_size_network_costs_what_the_published_one_does():
     found = (cost.encode, cost.decode, cost.genes, cost.weights)
     assert found == pytest.approx(published, rel=0.05)
     assert found[:2] == pytest.approx(published[:2], rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "genes"),
+    [
+        ("published:main", 229),
+        ("published:supp_m", 500),
+        ("published:supp_f", 500),
+        ("published/638850_64_81_all_1_ours", 81),
+        ("published/638850_64_81_all_1_ours/last.ckpt", 81),
+    ],
+)
+def test_a_published_network_is_known_to_read_so_many_genes_before_it_is_here(checkpoint, genes):
+    asked = config(network__checkpoint=checkpoint, expression__panel="p.txt")
+    assert assume(asked, hardware="a100", workers=1)[0].spec.genes == genes
 
 
 @pytest.mark.parametrize("slab", [2048, 4096, 8192])

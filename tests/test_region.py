@@ -154,6 +154,40 @@ def test_published_noise_has_no_seed(tiny_network, raster):
     assert (first != generate_region(tiny_network, raster, steps=1)).any()
 
 
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """A raster of 8 x 8 patches in the middle of a plane of 16 x 16, as one of tiles may be."""
+    path, bounds = tmp_path_factory.mktemp("part") / "raster.zarr", Rect(0, 0, 512, 512)
+    extent, panel = Rect(128, 128, 256, 256), ("Gad1", "Slc17a7", "Th")
+    with RasterWriter(path, panel=panel, sections=1, extent=extent, bounds=bounds):
+        pass
+    return path
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {},
+        {"region": (0, 0, 64, 64)},
+        {"region": (128, 128, 64, 64), "bounds": "region"},
+        {"region": (192, 192, 64, 64), "steps": 3},
+        {"region": (192, 192, 64, 64), "margin": 3},
+    ],
+)
+def test_expression_beyond_that_of_a_part_of_the_plane_is_refused(tiny_network, part, beyond):
+    with pytest.raises(UserError, match=r"holds expression of \(128, 128, 256, 256\) only"):
+        generate_region(tiny_network, part, **{"steps": 1, **beyond})
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [{"steps": 2}, {"steps": 4, "bounds": "region"}, {"steps": 1, "margin": 2}],
+)
+def test_a_part_of_the_plane_is_enough_for_what_reads_no_more(tiny_network, part, inside):
+    grey = generate_region(tiny_network, part, region=(192, 192, 64, 64), **inside)
+    assert grey.shape == (2, 1, 64, 64)
+
+
 def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
     path = write_raster(tmp_path / "raster.zarr", sections=1)
     grey = generate_region(tiny_network, path, steps=2)

@@ -44,6 +44,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"{len(phantom.cells)} cells and {len(phantom.molecules)} molecules in {arguments.folder}: "
         f"plane {{height: {arguments.height}, width: {arguments.width}, sections: "
-        f"{arguments.sections}, pixel_size_um: {arguments.pixel_size:g}, section_spacing_um: "
-        f"{arguments.spacing:g}}}"
+        f"{arguments.sections}, pixel_size_um: {arguments.pixel_size}, section_spacing_um: "
+        f"{arguments.spacing}}}"
     )

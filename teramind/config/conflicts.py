@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from teramind.config.expression import TileExpression
+from teramind.config.expression import MoleculeExpression, TileExpression
 from teramind.config.published import published_conflicts
 from teramind.errors import UserError
 from teramind.geometry import EMPTY, Rect
@@ -75,7 +75,7 @@ def _panel(config: Config) -> Iterator[str]:
 
 
 def _phantom(config: Config) -> Iterator[str]:
-    """Files that making the phantom would take the place of."""
+    """Files that making the phantom would take the place of, and another frame than its own."""
     if not config.phantom:
         return
     named = {"expression.source": (config.expression.source, "molecules.parquet")}
@@ -84,8 +84,19 @@ def _phantom(config: Config) -> Iterator[str]:
     for key, (path, name) in named.items():
         if path != (made := f"{config.results}/phantom/{name}"):
             yield f"{key}: got {path!r}; the phantom makes {made}; without `phantom` yours is read"
-    if config.expression.kind != "molecules":
-        yield f"expression.kind: got {config.expression.kind!r}; the phantom makes 'molecules'"
+    expression, phantom, plane = config.expression, config.phantom, config.plane
+    if not isinstance(expression, MoleculeExpression):
+        yield f"expression.kind: got {expression.kind!r}; the phantom makes 'molecules'"
+        return
+    if expression.units != "um":
+        yield f"expression.units: got {expression.units!r}; the phantom's molecules are in 'um'"
+    if expression.origin != (0, 0):
+        yield f"expression.origin: got {list(expression.origin)}; the phantom's is [0, 0]"
+    if plane.rect.bottom > phantom.height or plane.rect.right > phantom.width:
+        yield (
+            f"plane: ends at [{plane.rect.bottom}, {plane.rect.right}], beyond the phantom's "
+            f"[{phantom.height}, {phantom.width}]"
+        )
 
 
 def _region(config: Config) -> Iterator[str]:

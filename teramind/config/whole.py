@@ -140,6 +140,11 @@ class Config(StrictModel):
         return archive_of(self.network.checkpoint, NETWORKS)
 
     @property
+    def archives(self) -> list[str]:
+        """Archives that are to be downloaded."""
+        return [name for name in (self.source_archive, self.checkpoint_archive) if name]
+
+    @property
     def source_path(self) -> Path:
         """Where the expression lies, once it is downloaded."""
         archive = self.source_archive

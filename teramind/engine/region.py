@@ -60,7 +60,8 @@ def generate_region(
         background -1.
 
     Raises:
-        UserError: when the raster does not fit the network, or an argument is not as above.
+        UserError: when the raster does not fit the network or holds too small a part of the plane,
+            or an argument is not as above.
     """
     _require_choices(
         bounds=(bounds, get_args(Bounds)),
@@ -77,6 +78,7 @@ def generate_region(
     _require_pixels(spec, expression, raster)
     keep_float32()
     wanted, layout = _place(spec, expression, raster, region, bounds, steps)
+    _require_expression(layout, expression, raster, margin)
     generator = Generator(
         network=for_inference(network),
         expression=expression,
@@ -145,6 +147,21 @@ def _place(
     return wanted, Layout.whole(
         around, patch=spec.patch, windows=windows, steps=steps, bounds=edges
     )
+
+
+def _require_expression(
+    layout: Layout, expression: Raster, raster: str | Path, margin: int
+) -> None:
+    """Refuse a raster of a part of the plane where drawing reads more: it would read nothing."""
+    computed = layout.computed(next(layout.slabs(0)), 0)
+    for read in (computed.grown(layout.patch // 2), layout.region.grown(margin * layout.patch)):
+        needed = read.cut(expression.bounds)
+        if needed.cut(expression.extent) != needed:
+            raise UserError(
+                f"raster {raster}: holds expression of {tuple(expression.extent)} only, but "
+                f"{layout.steps} steps of region {tuple(layout.region)} read {tuple(needed)}; bin "
+                "a raster of this region"
+            )
 
 
 def _all_windows(generator: Generator) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from teramind.expression.panel import read_panel
 from teramind.expression.raster import Raster
 from teramind.network import NetworkSpec, load_network
 from teramind.network.checkpoint import read_spec
+from teramind.network.published import published_folder
 from teramind.plan.flops import PatchCost, patch_cost
 from teramind.plan.hardware import Hardware, find_hardware
 from teramind.plan.measure import measure_here
@@ -21,6 +22,8 @@ from teramind.plan.tissue import Mask, wanted_patches
 
 PUBLISHED: dict[str, Any] = {"genes": 229, "base": 64, "embed": 512}
 """Sizes of the published network of mouse 638850, taken where there is no checkpoint yet."""
+MORE_GENES = {"published:supp_m": 500, "published:supp_f": 500}
+"""Genes of the published networks that read others than 229."""
 WIDEST = 32
 """Patches side by side beyond which the measured speed hardly changes."""
 
@@ -85,7 +88,8 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
     precision = config.generate.precision
     if precision not in machine.gflops:
         known = ", ".join(machine.gflops) or "none"
-        notes.append(f"speed of {machine.device} in {precision} is assumed; known: {known}")
+        most = "at most its peak, which is assumed" if precision == "float32" else "assumed"
+        notes.append(f"speed of {machine.device} in {precision} is {most}; known: {known}")
     wanted = wanted_patches(raster, layout, margin=config.generate.margin) if raster else None
     genes = len(raster.panel) if raster else _panel_length(config, spec)
     return Assumptions(spec, cost, genes, machine, wanted, workers), notes
@@ -124,8 +128,15 @@ def _spec(config: Config, notes: list[str]) -> NetworkSpec:
         path = converted
     if not path.exists() or path.suffix == ".zip":
         notes.append(f"no checkpoint of {path} yet: sizes of the published network are taken")
-        return NetworkSpec(**known, **PUBLISHED)
+        return NetworkSpec(**known, **PUBLISHED | {"genes": _published_genes(path)})
     return _spec_of(path)
+
+
+def _published_genes(checkpoint: Path) -> int:
+    """Genes of a published network that is not here, by its name or that of its folder."""
+    folder = checkpoint.parent if checkpoint.suffix else checkpoint
+    named = published_folder(folder.name)
+    return named.genes if named else MORE_GENES.get(str(checkpoint), PUBLISHED["genes"])
 
 
 def _spec_of(path: Path) -> NetworkSpec:

@@ -16,7 +16,7 @@ from teramind.plan.jobs import files_left, jobs_per_rule
 from teramind.plan.memory import job_bytes, process_bytes, workspace_bytes
 from teramind.plan.simulate import simulate
 from teramind.plan.times import JobTimes, StateBytes
-from teramind.plan.work import drawn_slabs, phase_work, wanted_work
+from teramind.plan.work import PhaseWork, drawn_slabs, phase_work, wanted_work
 from teramind.units import MEBI
 from teramind.volume import VolumeLayout
 from teramind.volume.planned import planned_volume
@@ -96,8 +96,19 @@ def estimate(config: Config, given: Assumptions) -> Plan:
     Raises:
         UserError: when nothing is known of the machine's speed.
     """
+    return estimate_counted(config, given, count_work(config, given))
+
+
+def count_work(config: Config, given: Assumptions) -> list[PhaseWork]:
+    """The work of every phase; the same however many windows a slab holds."""
+    layout = config.layout()
+    return [phase_work(layout, phase, given.wanted) for phase in range(layout.phases)]
+
+
+def estimate_counted(config: Config, given: Assumptions, counted: Sequence[PhaseWork]) -> Plan:
+    """Plan a run whose work was counted before; see `estimate`."""
     layout, spec, hardware = config.layout(), given.spec, given.hardware
-    phases = [phase_work(layout, phase, given.wanted) for phase in range(layout.phases)]
+    phases = [work.stacked(layout.stack) for work in counted]
     decoded = sum(int(work.decoded.sum()) for work in phases)
     encoded = sum(int(work.encoded.sum()) for work in phases)
     times = JobTimes(config, given, phases)

@@ -28,8 +28,7 @@ def jobs_per_rule(config: Config) -> Counter[str]:
     jobs |= {rule: 1 for rule, asked in optional.items() if asked}
     if compared or config.evaluation is not None:
         jobs |= {"evaluate_section": layout.windows.generated, "evaluate": 1}
-    archives = {config.source_archive, config.checkpoint_archive} - {None}
-    jobs |= {"download": len(archives)} if archives else {}
+    jobs |= {"download": len(config.archives)} if config.archives else {}
     if config.train and config.trains:
         early = range(config.train.rounds - 1)
         jobs |= dict.fromkeys(("train", *(f"train_r{number:03d}" for number in early)), 1)

@@ -13,16 +13,8 @@ from teramind.plan.hardware import Hardware
 from teramind.run.job_memory import slab_job_megabytes
 from teramind.units import GIBI, duration, size
 
-UNTIMED = (
-    "phantom",
-    "bin_expression",
-    "resample_images",
-    "train",
-    "fit_baseline",
-    "evaluate_section",
-    "attention",
-)
-"""Rules whose time depends on more than a configuration tells."""
+TRIVIAL = ("all", "provenance", "create_volume", "create_attention")
+"""Rules that take no more than their start."""
 
 
 def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
@@ -33,8 +25,7 @@ def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
         hardware: the machine it is planned for.
         plan: as `estimate` made it.
     """
-    untimed = ", ".join(rule for rule in UNTIMED if rule in plan.jobs)
-    yield f"the hours of these rules are not in it: {untimed}"
+    yield f"the hours of these rules are not in it: {', '.join(_untimed(plan))}"
     yield f"the disk of these is not in it: {', '.join(_undisked(config))}"
     if config.generate.noise == "published":
         yield f"drawing published noise takes {duration(_noise_seconds(config))} more, together"
@@ -61,9 +52,25 @@ def lacks(config: Config, hardware: Hardware, plan: Plan) -> Iterator[str]:
         )
 
 
+def _untimed(plan: Plan) -> Iterator[str]:
+    """Rules whose time depends on more than a configuration tells; rounds are one training."""
+    for rule in plan.jobs:
+        timed = rule.startswith("generate_p") or rule in rates.VOXELS_PER_SECOND
+        if not timed and rule not in TRIVIAL and not rule.startswith("train_r"):
+            yield rule
+
+
 def _undisked(config: Config) -> Iterator[str]:
     """What else a run leaves on the disk, with its size where that is known."""
+    if config.archives:
+        yield f"downloaded archives ({', '.join(config.archives)})"
+    if config.phantom:
+        yield "phantom"
     yield "raster"
+    if config.converts:
+        yield "converted checkpoint"
+    if config.trains:
+        yield "checkpoint and training states"
     if config.reference:
         plane, stains = config.plane, len(config.network.stains)
         voxels = stains * plane.sections * plane.height * plane.width

@@ -7,17 +7,22 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import NamedTuple
 
+from rich.console import Console
+from rich.progress import track
+
 from teramind.config import Config
-from teramind.config.conflicts import MOST_JOBS, require_few_jobs
+from teramind.config.conflicts import require_few_jobs
 from teramind.errors import UserError
+from teramind.geometry import Layout
 from teramind.plan.assume import Assumptions
-from teramind.plan.estimate import Plan, estimate
+from teramind.plan.estimate import Plan, count_work, estimate_counted
 from teramind.units import GIBI
 
 EDGES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 """Slab edges tried, in pixels; every shard halves into whole pixels several times."""
 STACKS = (1, 5)
 """Windows per slab tried, and all of them."""
+_STDERR = Console(stderr=True)
 
 
 class Broken(NamedTuple):
@@ -76,7 +81,11 @@ def search(config: Config, given: Assumptions, limits: Limits) -> list[Plan]:
     Raises:
         UserError: when no slabs and number of phases keep to the limits.
     """
-    tried = [estimate(candidate, given) for candidate in _candidates(config)]
+    tried: list[Plan] = []
+    candidates, hidden = list(_candidates(config)), not _STDERR.is_terminal
+    for alike in track(candidates, "plans", console=_STDERR, transient=True, disable=hidden):
+        counted = count_work(alike[0], given)
+        tried += [estimate_counted(candidate, given, counted) for candidate in alike]
     kept = [plan for plan in tried if not limits.broken(plan)]
     if not kept:
         nearest = min(tried, key=lambda plan: max(b.value / b.limit for b in limits.broken(plan)))
@@ -97,21 +106,34 @@ def _with(config: Config, **changes: int) -> Config:
     return config.model_copy(update={"generate": generate})
 
 
-def _candidates(config: Config) -> Iterator[Config]:
-    """The configuration with other slabs and phases, as far as they fit it and each other."""
+def _candidates(config: Config) -> Iterator[list[Config]]:
+    """The configuration with other slabs and phases, as far as they fit it and each other.
+
+    Those of a list differ in the windows of a slab alone.
+    """
     layout = config.layout()
     longest = max(layout.region.height, layout.region.width)
     edges = {edge for edge in EDGES if edge % layout.patch == 0 and edge < 2 * longest}
     stacks = {stack for stack in STACKS if stack < len(layout.windows)} | {len(layout.windows)}
-    for edge, stack in product(sorted(edges | {layout.slab}), sorted(stacks | {layout.stack})):
-        slabs = -(-layout.region.height // edge) * -(-layout.region.width // edge)
-        slabs *= -(-len(layout.windows) // stack)
-        for phases in range(1, layout.steps + 1):
-            if slabs * (phases + 1) > MOST_JOBS:
-                break
-            candidate = _with(config, slab=edge, windows=stack, phases=phases)
-            try:
-                require_few_jobs(candidate)
-            except UserError:
-                continue
-            yield candidate
+    for edge, phases in product(sorted(edges | {layout.slab}), _phases(layout)):
+        alike = (
+            _with(config, slab=edge, windows=stack, phases=phases)
+            for stack in sorted(stacks | {layout.stack})
+        )
+        if found := list(filter(_fits, alike)):
+            yield found
+
+
+def _phases(layout: Layout) -> list[int]:
+    """Numbers of phases worth a try: more of them cost jobs and gain where a phase gets shorter."""
+    fewest = {-(-layout.steps // longest) for longest in range(1, layout.steps + 1)}
+    return sorted(fewest | {layout.phases})
+
+
+def _fits(candidate: Config) -> bool:
+    """Whether its slabs and phases go together and its jobs can be planned."""
+    try:
+        require_few_jobs(candidate)
+    except UserError:
+        return False
+    return True

@@ -27,7 +27,8 @@ class PhaseWork:
     Attributes:
         rows: rows of the grid of slabs.
         cols: its columns.
-        decoded: decoder passes, that is patches taken one step on: (stack, row, column).
+        decoded: decoder passes, that is patches taken one step on: (window, row, column), or, once
+            stacked, (stack, row, column).
         encoded: encoder passes, likewise.
         pixels: pixels of the slab's core in all its windows, likewise.
     """
@@ -37,6 +38,12 @@ class PhaseWork:
     decoded: Counts
     encoded: Counts
     pixels: Counts
+
+    def stacked(self, stack: int) -> PhaseWork:
+        """The jobs where a slab holds so many windows."""
+        first = range(0, len(self.decoded), stack)
+        counts = (self.decoded, self.encoded, self.pixels)
+        return PhaseWork(self.rows, self.cols, *(np.add.reduceat(n, first) for n in counts))
 
 
 def wanted_work(layout: Layout, wanted: Sequence[Mask] | None) -> int:
@@ -61,7 +68,7 @@ def drawn_slabs(layout: Layout, wanted: Sequence[Mask] | None) -> int:
 
 
 def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> PhaseWork:
-    """Count the work of every slab of a phase.
+    """Count the work of every slab of a phase, each window as if alone.
 
     Args:
         layout: region, slabs, steps and phases.
@@ -72,7 +79,7 @@ def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> Pha
     heights = [layout.core(Slab(0, row, cols[0]), phase) for row in rows]
     widths = [layout.core(Slab(0, rows[0], col), phase) for col in cols]
     pixels = np.outer([core.height for core in heights], [core.width for core in widths])
-    windows, stacks = len(layout.windows), range(0, len(layout.windows), layout.stack)
+    windows = len(layout.windows)
     if wanted is None:
         decoded, encoded = _rectangles(layout, phase, heights, widths)
         decoded, encoded = (np.broadcast_to(n, (windows, *n.shape)) for n in (decoded, encoded))
@@ -85,8 +92,7 @@ def phase_work(layout: Layout, phase: int, wanted: Sequence[Mask] | None) -> Pha
                     slab = Slab(window, row, col)
                     both[:, window, i, j] = _masked(layout, slab, phase, needed)
         decoded, encoded = both
-    of_windows = decoded, encoded, np.broadcast_to(pixels, decoded.shape)
-    return PhaseWork(rows, cols, *(np.add.reduceat(n, stacks) for n in of_windows))
+    return PhaseWork(rows, cols, decoded, encoded, np.broadcast_to(pixels, decoded.shape))
 
 
 def _rectangles(
