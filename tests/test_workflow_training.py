@@ -258,7 +258,8 @@ def test_images_of_another_size_are_refused_before_they_are_compared_with(traine
     for made in ("provenance.json", "reference/split.json"):
         (project.results / made).unlink()
     ready = {"network__checkpoint": str(trained.results / "train/checkpoint.safetensors")}
-    project.configure(**TRAINING | ready | {"train": None, "plane__width": 320})
+    other = {"train": None, "phantom": None, "plane__width": 320}
+    project.configure(**TRAINING | ready | other)
     line = project.fail("--until", "split")
     assert "128 x 192 pixels, but the plane ends at 128 x 320" in line
 
@@ -266,7 +267,7 @@ def test_images_of_another_size_are_refused_before_they_are_compared_with(traine
 def test_a_plane_that_the_images_do_not_show_is_refused(trained, tmp_path):
     project = trained.copy(tmp_path / "copy")
     shutil.rmtree(project.results / "work/train")
-    config = parse_config(config_with(**TRAINING | {"plane__height": 256}))
+    config = parse_config(config_with(**TRAINING | {"phantom": None, "plane__height": 256}))
     config = config.model_copy(update={"results": str(project.results)})
     with pytest.raises(UserError, match=r"128 x 192 pixels, but the plane ends at 256 x 192"):
         train_from_config(config)
