@@ -46,7 +46,7 @@ rule attention_all:
 
 onstart:
     # Not a rule's work: a record that is made again would hide from Snakemake what else changed.
-    record, project = Path(results("provenance.json")), Path(workflow.basedir)
+    record, project = Path(PROVENANCE), Path(workflow.basedir)
     if DATA_NEEDED and (changed or outdated(settings, record, project=project)):
         update_provenance(settings, record, project=project)
 

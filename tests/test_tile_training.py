@@ -15,7 +15,7 @@ from teramind.errors import UserError
 from teramind.network import NetworkSpec, load_network
 from teramind.run.provenance import write_provenance
 from teramind.training.launch import run_training
-from teramind.training.material import TrainingFiles, open_material, sizes_digest
+from teramind.training.material import open_material, sizes_digest
 from teramind.training.recipe import train_from_config
 
 PANEL = ("c", "a")
@@ -86,7 +86,7 @@ def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(pr
     for names in ("names.txt", None):
         expression = project.values["expression"] | {"gene_names": names}
         config = parse_config(project.values | {"expression": expression})
-        material = open_material(config, TrainingFiles.of(config.results))
+        material = open_material(config)
         spec = NetworkSpec(32, 4, ("DAPI", "PolyT"), 2, base=2, embed=8, panel=material.panel)
         found.append(material.windows(spec)(0).counts)
     assert torch.equal(*found) and found[0].any()
@@ -95,10 +95,9 @@ def test_a_panel_that_is_the_beginning_of_the_tiles_genes_needs_no_other_list(pr
 def test_every_tile_tells_the_data_from_others(project, monkeypatch):
     """A training that goes on would else notice only a change of the tiles that it cuts first."""
     monkeypatch.chdir(project.folder)
-    files = TrainingFiles.of(project.config.results)
 
     def found():
-        return sizes_digest(open_material(project.config, files).paths)
+        return sizes_digest(open_material(project.config).paths)
 
     digests = [found()]
     for tile in Path().glob("*_[12]/*"):

@@ -61,7 +61,7 @@ def _weights(checkpoint: str) -> str:
 
 def missing_files(config: Config) -> list[str]:
     """One line per input that is not there. What was binned is not needed again."""
-    binned = Path(config.results, "expression", "raster.zarr").exists()
+    binned = config.files.raster.exists()
     spared = {"expression.source", "expression.synonyms"} if binned else set()
     return [
         f"{key}: no such file: {path}"

@@ -70,7 +70,7 @@ def refuse_other_results(config: Config) -> None:
     """
     made = _record(config, "identity")
     found = [] if made is None else differences(made, config.identity())
-    if found and holds_results(Path(config.results)):
+    if found and holds_results(config.files.root):
         raise UserError(
             f"{config.results}: made with other settings ({'; '.join(found)}); "
             "name another `results` folder or remove this one"
@@ -79,7 +79,7 @@ def refuse_other_results(config: Config) -> None:
 
 def _record(config: Config, part: str) -> dict[str, Any] | None:
     """A part of the record of the run that made the results, None without one; it must hold all."""
-    provenance = Path(config.results, "provenance.json")
+    provenance = config.files.provenance
     if not provenance.is_file():
         return None
     try:

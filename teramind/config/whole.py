@@ -15,6 +15,7 @@ from teramind.config.expression import (
     TableExpression,
     TileExpression,
 )
+from teramind.config.files import ResultFiles
 from teramind.config.generation import Generate, NetworkSection, Plane
 from teramind.config.learning import Evaluation, Phantom, Reference, Train
 from teramind.config.published import (
@@ -138,6 +139,11 @@ class Config(StrictModel):
     def checkpoint_archive(self) -> str | None:
         """Archive of a published network that `network.checkpoint` names."""
         return archive_of(self.network.checkpoint, NETWORKS)
+
+    @property
+    def files(self) -> ResultFiles:
+        """Where what is made lies."""
+        return ResultFiles(Path(self.results))
 
     @property
     def archives(self) -> list[str]:

@@ -41,30 +41,14 @@ class Sources:
     lattice: Lattice
 
     @classmethod
-    def of_run(
-        cls,
-        config: Config,
-        *,
-        volume: str | Path,
-        raster: str | Path,
-        images: str | Path | None,
-        split: str | Path | None,
-    ) -> Sources:
-        """What a run of `config` compares.
-
-        Args:
-            config: of the run.
-            volume: what it generated.
-            raster: what from.
-            images: real ones at the network's pixel size; None without a reference.
-            split: file with the parts of the plane; None without a reference.
-        """
-        layout = config.layout()
+    def of_run(cls, config: Config) -> Sources:
+        """What a run of `config` compares; the holdout is read, so the parts must be there."""
+        layout, files = config.layout(), config.files
         return cls(
-            volume=volume,
-            raster=raster,
-            reference=images,
-            holdout=Split.read(Path(split)).test if split else None,
+            volume=files.volume,
+            raster=files.raster,
+            reference=files.images if config.reference else None,
+            holdout=Split.read(files.split).test if config.reference else None,
             lattice=Lattice(layout.patch, layout.slab, (layout.region.y, layout.region.x)),
         )
 

@@ -67,7 +67,7 @@ def assume(config: Config, *, hardware: str | None, workers: int) -> tuple[Assum
     notes: list[str] = []
     spec, layout = _spec(config, notes), config.layout()
     cost = patch_cost(spec)
-    path = Path(config.results, "expression", "raster.zarr")
+    path = config.files.raster
     raster = Raster.open(path) if path.exists() else None
     if raster is None:
         notes.append("no expression raster yet: all of the region is taken for tissue")
@@ -123,7 +123,7 @@ def _spec(config: Config, notes: list[str]) -> NetworkSpec:
         if config.train.start and Path(config.train.start).exists():
             sizes = _spec_of(Path(config.train.start))
         return NetworkSpec(**known, genes=genes, base=sizes.base, embed=sizes.embed)
-    path, converted = Path(asked.checkpoint), Path(config.results, "checkpoint.safetensors")
+    path, converted = Path(asked.checkpoint), config.files.converted
     if config.converts and converted.exists():
         path = converted
     if not path.exists() or path.suffix == ".zip":

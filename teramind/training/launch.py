@@ -14,7 +14,6 @@ from typing import Any
 from teramind.config import Config
 from teramind.errors import UserError
 from teramind.files import write_json
-from teramind.training.material import TrainingFiles
 from teramind.training.recipe import train_from_config
 from teramind.training.resume import last_step
 
@@ -49,17 +48,17 @@ def run_training(config: Config, values: Mapping[str, Any], *, threads: int, log
 def reached(config: Config) -> str:
     """How far training has come, in words."""
     assert config.train is not None
-    step = last_step(TrainingFiles.of(config.results).states)
+    step = last_step(config.files.training_states)
     return f"step {step} of {config.train.steps}"
 
 
 def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: Path) -> bool:
     """Start a process for each GPU with torchrun; a SIGTERM is handed on, so that they save."""
     assert config.train is not None
-    files, count = TrainingFiles.of(config.results), config.train.gpus
-    given = files.states / "config.json"
+    files, count = config.files, config.train.gpus
+    given = files.training_states / "config.json"
     write_json(given, dict(values))
-    files.checkpoint.unlink(missing_ok=True)
+    files.trained.unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={count}", "-m", "teramind", "train", "--configfile", str(given)]
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -80,4 +79,4 @@ def _in_processes(config: Config, values: Mapping[str, Any], threads: int, log: 
         printed = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines = [line.partition("error: ")[2] for line in printed if line.startswith("error: ")]
         raise UserError(*dict.fromkeys(lines or [f"training: status {status}; see {log}"]))
-    return files.checkpoint.exists()
+    return files.trained.exists()

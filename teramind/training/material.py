@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from teramind.config import Config, Train
 from teramind.errors import UserError
@@ -18,33 +18,6 @@ from teramind.training.dataset import PairedImages, TrainingWindows, WindowSourc
 from teramind.training.preview import fullest, generate_piece, piece_of, real_piece
 from teramind.training.tile_windows import TilePair, TileWindows, listed_tiles
 from teramind.training.watch import Sample
-
-
-class TrainingFiles(NamedTuple):
-    """What training reads and writes, by their places in the results folder."""
-
-    raster: Path
-    images: Path
-    split: Path
-    folder: Path
-    states: Path
-
-    @classmethod
-    def of(cls, results: str | Path) -> TrainingFiles:
-        """Those of a results folder."""
-        root = Path(results)
-        return cls(
-            root / "expression" / "raster.zarr",
-            root / "reference" / "images.zarr",
-            root / "reference" / "split.json",
-            root / "train",
-            root / "work" / "train",
-        )
-
-    @property
-    def checkpoint(self) -> Path:
-        """The network that training leaves."""
-        return self.folder / "checkpoint.safetensors"
 
 
 class Material(Protocol):
@@ -78,7 +51,7 @@ class Material(Protocol):
         ...
 
 
-def open_material(config: Config, files: TrainingFiles) -> Material:
+def open_material(config: Config) -> Material:
     """Open what the sections `train` and `reference` name.
 
     Raises:
@@ -87,7 +60,7 @@ def open_material(config: Config, files: TrainingFiles) -> Material:
     assert config.train is not None
     if config.train.tiles is not None:
         return PublishedTiles(config, config.train)
-    return OwnImages(config, config.train, files)
+    return OwnImages(config, config.train)
 
 
 def sizes_digest(paths: Iterable[Path]) -> str:
@@ -107,12 +80,12 @@ def sizes_digest(paths: Iterable[Path]) -> str:
 class OwnImages:
     """Images and expression of the plane, by its split."""
 
-    def __init__(self, config: Config, asked: Train, files: TrainingFiles) -> None:
-        self.config, self.asked, self.files = config, asked, files
-        self.split = Split.read(files.split)
+    def __init__(self, config: Config, asked: Train) -> None:
+        self.config, self.asked, self.files = config, asked, config.files
+        self.split = Split.read(self.files.split)
         self.name = config.expression.source
-        self.panel = Raster.open(files.raster).panel
-        self.paths = (files.images, files.raster)
+        self.panel = Raster.open(self.files.raster).panel
+        self.paths = (self.files.images, self.files.raster)
 
     def windows(self, spec: NetworkSpec) -> WindowSource:
         """See `Material`."""

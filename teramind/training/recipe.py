@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from teramind.network import Network, NetworkSpec, load_network, save_network
 from teramind.network.device import require_bfloat16, where
 from teramind.network.initial import carries_copy, copy_weights
 from teramind.network.repanel import repanel
-from teramind.training.material import Material, TrainingFiles, open_material, sizes_digest
+from teramind.training.material import Material, open_material, sizes_digest
 from teramind.training.parallel import Team, team
 from teramind.training.start_fit import start_misfits
 from teramind.training.trainer import Trainer
@@ -35,8 +36,8 @@ def train_from_config(config: Config) -> bool:
     """
     if not config.trains or config.train is None:
         raise UserError("network.checkpoint: must be 'train' for training")
-    asked, files = config.train, TrainingFiles.of(config.results)
-    material = open_material(config, files)
+    asked, files = config.train, config.files
+    material = open_material(config)
     start = _start(config, asked, material.panel)
     spec = _spec(config, asked, material.panel, start)
     with team(asked.gpus) as processes:
@@ -45,11 +46,11 @@ def train_from_config(config: Config) -> bool:
             spec,
             material.windows(spec),
             asked,
-            files.states,
+            files.training_states,
             start=start,
             files=sizes_digest(material.paths),
             team=processes,
-            watch=_watch(material, spec, files) if processes.leads else None,
+            watch=_watch(material, spec, files.training) if processes.leads else None,
         )
         network = trainer.run()
         if trainer.finished and processes.leads:
@@ -57,7 +58,7 @@ def train_from_config(config: Config) -> bool:
             network.spec = dataclasses.replace(spec, training=record, licence=asked.licence)
             exact = copy_weights(network) if carries_copy(network) else ()
             dtype = getattr(torch, asked.weights)
-            save_network(network, files.checkpoint, dtype=dtype, exact=exact)
+            save_network(network, files.trained, dtype=dtype, exact=exact)
         processes.wait()
         return trainer.finished
 
@@ -101,7 +102,7 @@ def _spec(
     )
 
 
-def _watch(material: Material, spec: NetworkSpec, files: TrainingFiles) -> Watch:
+def _watch(material: Material, spec: NetworkSpec, folder: Path) -> Watch:
     """What is looked at while training; it reads through readers of its own."""
-    board = tensorboard(files.folder / "tensorboard")
-    return Watch(files.folder, material.validation(spec), material.sample(spec), board)
+    board = tensorboard(folder / "tensorboard")
+    return Watch(folder, material.validation(spec), material.sample(spec), board)

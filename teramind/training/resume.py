@@ -11,7 +11,7 @@ import torch
 from teramind.errors import UserError
 from teramind.files import atomic_path
 
-_NAME = re.compile(r"state_(\d+)\.pt")
+_NAME = re.compile(r"state_\d+\.pt")
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -21,8 +21,8 @@ def saved_states(folder: Path) -> list[Path]:
 
 def last_step(folder: Path) -> int:
     """Step of the newest state; 0 if there is none."""
-    names = (_NAME.fullmatch(path.name) for path in folder.glob("state_*.pt"))
-    return max((int(name[1]) for name in names if name), default=0)
+    states = saved_states(folder)
+    return int(states[-1].stem.removeprefix("state_")) if states else 0
 
 
 def write_state(folder: Path, state: dict[str, Any], *, keep: int) -> None:

@@ -48,7 +48,7 @@ if settings.attention:
 
     rule create_attention:
         input:
-            provenance=ancient(results("provenance.json")),
+            provenance=ancient(PROVENANCE),
             raster=RASTER,
             checkpoint=[] if settings.trains else CHECKPOINT,
             pathways=given(settings.attention.pathways),

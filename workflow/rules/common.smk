@@ -118,7 +118,11 @@ elif settings.converts:
     CHECKPOINT = results("checkpoint.safetensors")
 else:
     CHECKPOINT = given(settings.network.checkpoint)
+# The package knows the places of these, too: settings.files.
+PROVENANCE = results("provenance.json")
 RASTER = results("expression/raster.zarr")
+IMAGES = results("reference/images.zarr") if settings.reference else []
+SPLIT = results("reference/split.json") if settings.reference else []
 VOLUME = results("volume/volume.zarr")
 SECTIONS = layout.windows.drawn
 LAST = layout.phases - 1

@@ -17,8 +17,8 @@ if EVALUATED:
             input:
                 layout=results("volume/layout.json"),
                 raster=RASTER,
-                images=results("reference/images.zarr"),
-                split=results("reference/split.json"),
+                images=IMAGES,
+                split=SPLIT,
             output:
                 REGRESSION,
             log:
@@ -31,8 +31,6 @@ if EVALUATED:
             resources:
                 mem_mb=growing(2000),
                 runtime=growing(240),
-            params:
-                volume=VOLUME,
             message:
                 "fitting the regression to compare with"
             script:
@@ -42,8 +40,8 @@ if EVALUATED:
         input:
             pyramid=results("volume/pyramid/{section}.json"),
             raster=RASTER,
-            images=results("reference/images.zarr") if settings.reference else [],
-            split=results("reference/split.json") if settings.reference else [],
+            images=IMAGES,
+            split=SPLIT,
             regression=REGRESSION,
             cellpose=given(WEIGHTS.get("evaluation.cellpose")),
         output:
@@ -58,8 +56,6 @@ if EVALUATED:
         resources:
             mem_mb=growing(4000),
             runtime=growing(480),
-        params:
-            volume=VOLUME,
         message:
             "measuring section {wildcards.section}"
         script:
@@ -72,8 +68,8 @@ if EVALUATED:
             ),
             pyramids=PYRAMIDS,
             raster=RASTER,
-            images=results("reference/images.zarr") if settings.reference else [],
-            split=results("reference/split.json") if settings.reference else [],
+            images=IMAGES,
+            split=SPLIT,
             regression=REGRESSION,
             weights=given(WEIGHTS.get("evaluation.frechet")),
         output:
@@ -91,7 +87,6 @@ if EVALUATED:
             mem_mb=growing(4000),
             runtime=growing(120),
         params:
-            volume=VOLUME,
             frechet=settings.evaluation.frechet if settings.evaluation else None,
         message:
             "bringing the sections' measures together"

@@ -5,7 +5,7 @@
 # an ancient input. When inputs change, `onstart` brings the record up to date.
 rule provenance:
     output:
-        results("provenance.json"),
+        PROVENANCE,
     log:
         log_of("provenance"),
     benchmark:
@@ -63,7 +63,7 @@ elif not settings.phantom:
 rule bin_expression:
     input:
         source=SOURCE,
-        provenance=ancient(results("provenance.json")),
+        provenance=ancient(PROVENANCE),
         panel=(
             given(settings.expression.panel)
             if settings.expression.panel

@@ -67,7 +67,7 @@ for phase in range(layout.phases):
 
 rule create_volume:
     input:
-        ancient(results("provenance.json")),
+        ancient(PROVENANCE),
         # A mistake that the data show is to leave nothing behind.
         ancient(RASTER),
     output:

@@ -5,14 +5,14 @@ rule report:
     input:
         pyramids=PYRAMIDS,
         raster=RASTER,
-        provenance=ancient(results("provenance.json")),
+        provenance=ancient(PROVENANCE),
         panel=results("expression/panel.tsv"),
         summary=results("expression/summary.json"),
         receipts=RECEIPTS,
         slides=SLIDES,
         evaluation=results("evaluation.json") if EVALUATED else [],
-        reference=results("reference/images.zarr") if settings.reference else [],
-        split=results("reference/split.json") if settings.reference else [],
+        reference=IMAGES,
+        split=SPLIT,
         losses=results("train/loss.png") if settings.trains else [],
         attention=(
             [results("attention/summary.json"), *ATTENTION_RESULTS]

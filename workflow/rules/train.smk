@@ -8,7 +8,7 @@ if settings.reference:
             if settings.phantom
             else given(settings.reference.images),
         output:
-            directory(results("reference/images.zarr")),
+            directory(IMAGES),
         log:
             log_of("resample_images"),
         benchmark:
@@ -28,9 +28,9 @@ if settings.reference:
 
     rule split:
         input:
-            results("reference/images.zarr"),
+            IMAGES,
         output:
-            parts=results("reference/split.json"),
+            parts=SPLIT,
             picture=results("reference/split.png"),
         log:
             log_of("split"),
@@ -69,8 +69,8 @@ if settings.trains:
         if settings.train.tiles
         else {
             "raster": RASTER,
-            "images": results("reference/images.zarr"),
-            "split": results("reference/split.json"),
+            "images": IMAGES,
+            "split": SPLIT,
         }
     )
     LEARNED = {

@@ -7,13 +7,7 @@ with job(snakemake) as config:
     from teramind.evaluate.sources import Sources
 
     evaluate(
-        Sources.of_run(
-            config,
-            volume=snakemake.params.volume,
-            raster=snakemake.input.raster,
-            images=snakemake.input.images or None,
-            split=snakemake.input.split or None,
-        ),
+        Sources.of_run(config),
         sections=snakemake.input.sections,
         regression=snakemake.input.regression or None,
         frechet=snakemake.params.frechet,

@@ -7,13 +7,7 @@ with job(snakemake) as config:
     from teramind.evaluate.sources import Sources
 
     evaluate_section(
-        Sources.of_run(
-            config,
-            volume=snakemake.params.volume,
-            raster=snakemake.input.raster,
-            images=snakemake.input.images or None,
-            split=snakemake.input.split or None,
-        ),
+        Sources.of_run(config),
         int(snakemake.wildcards.section),
         regression=snakemake.input.regression or None,
         cellpose=snakemake.input.cellpose or None,
