@@ -55,7 +55,7 @@ ARMS: dict[str, dict[str, object]] = {
     "base 10": {"base": 10},
 }
 GAMMA = 5.0
-"""Of the min-SNR weights (arXiv 2303.09556)."""
+"""Largest signal-to-noise ratio of the min-SNR weights (arXiv 2303.09556)."""
 
 
 class MinSnrTrainer(Trainer):

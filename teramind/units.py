@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 DAY = 86400
@@ -25,11 +26,12 @@ def duration(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{_three_digits(count)} {unit}"
-        count /= 1024
-    return f"{_three_digits(count)} TiB"
+    return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def amount(count: float) -> str:
+    """A number with a decimal prefix; the unit is to follow."""
+    return _scaled(count, 1000, ("", "k", "M", "G", "T"))
 
 
 def scale_bar(width_um: float) -> tuple[float, str]:
@@ -46,6 +48,16 @@ def scale_bar(width_um: float) -> tuple[float, str]:
 def is_length(value: Any) -> bool:
     """Whether a value that was read from a file is a length, or None where none is known."""
     return value is None or (type(value) in (int, float) and 0 < value < math.inf)
+
+
+def _scaled(count: float, step: int, prefixes: Sequence[str]) -> str:
+    """A count in steps of the largest prefix that leaves 1 or more, or of the last."""
+    *smaller, largest = prefixes
+    for prefix in smaller:
+        if count < step:
+            return f"{_three_digits(count)} {prefix}"
+        count /= step
+    return f"{_three_digits(count)} {largest}"
 
 
 def _three_digits(number: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teramind.units import duration, scale_bar, size
+from teramind.units import amount, duration, scale_bar, size
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,14 @@ def test_times_have_the_two_units_that_matter(seconds, words):
 )
 def test_amounts_have_binary_units(count, words):
     assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 "), (7.5, "7.5 "), (999.7, "1,000 "), (1234, "1.23 k"), (5e15, "5,000 T")],
+)
+def test_a_prefix_stands_before_the_unit_that_follows(count, words):
+    assert amount(count) == words
 
 
 @settings(max_examples=50, deadline=None)

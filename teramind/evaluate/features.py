@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _STRIDED_BLOCKS = (1, 3, 5, 11)
 _EPSILON = 1e-3
 _CLASSES = 1008
-"""Of the Inception that FID is defined by; its last layer may be left out."""
+"""Classes of the Inception that FID is defined by; its last layer may be left out."""
 
 
 def feature_network(name: str) -> Features:

@@ -52,18 +52,36 @@ def bin_expression(
     around: Rect | None = None,
     bounds: Rect | None = None,
 ) -> dict[str, Any]:
-    """Bin a data set into a raster and write the panel table (TSV); return the numbers.
+    """Bin a data set into a raster and write the panel table (TSV).
 
-    `genes` of the panel, the first ones, are what the network reads, None all; the others are put
-    into the raster, too, for they show where tissue is, and counted as other genes.
-    `extent` is what the raster holds, in pixels of the plane, None all of the data. `bounds` is the
-    volume, around which the extent holds what drawing it reads; None the extent. `settings` say
-    what the data are and how to read them. `minimum_overlap` is the fraction of panel genes the
-    data must have. `outside="skip"` cuts the extent out of larger data, `"error"` accepts 1 % of
-    molecules outside the bounds. `region` is what will be generated, in pixels; tiles must cover
-    it, where one is missing by their neighbours' frames, and other data overlap it. Of tiles only
-    those that reach `around` are read, by default all.
-    Raises UserError for any fault of the data or settings, and then leaves no raster.
+    Args:
+        source: the data: a table, an AnnData file, or published tiles.
+        raster_path: raster to write; must not exist.
+        panel: genes of the raster, in order.
+        genes: how many of the panel, the first ones, the network reads, None all. The others are
+            put into the raster, too, for they show where tissue is, and counted as other genes.
+        sections: of the plane.
+        extent: what the raster holds, in pixels of the plane; None all of the data.
+        panel_table_path: TSV to write, a row per gene of data and panel.
+        settings: say what the data are and how to read them.
+        pixel_size_um: edge of a pixel; data in pixels need none.
+        section_spacing_um: distance of sections, for the record.
+        minimum_overlap: share of the genes that the network reads that the data must have.
+        synonyms: name in the data -> name in the panel.
+        outside: "skip" cuts the extent out of larger data, "error" accepts 1 % of molecules outside
+            the bounds.
+        region: what will be generated, in pixels. Tiles must cover it, where one is missing by
+            their neighbours' frames, and other data overlap it.
+        around: of tiles only those that reach it are read; None all.
+        bounds: the volume, in pixels, around which the extent holds what drawing it reads; None
+            the extent.
+
+    Returns:
+        Numbers for the record and the report.
+
+    Raises:
+        UserError: when the data cannot be read or be what the arguments say, or too few of the
+            genes are in them; then no raster is left.
     """
     path = Path(source)
     data = _open(

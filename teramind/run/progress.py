@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from teramind.geometry import Layout, Slab
-from teramind.units import duration
+from teramind.units import amount, duration
 
 
 class ProgressHandler(logging.Handler):
@@ -66,7 +66,7 @@ class ProgressHandler(logging.Handler):
         parts = [f"{jobs} of {all_jobs} jobs"]
         if self.started and self.done:
             rate = self.done / (time.monotonic() - self.started)
-            parts.append(f"{_with_unit(rate)}voxels/s")
+            parts.append(f"{amount(rate)}voxels/s")
             if self.total > self.done:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         print("progress: " + ", ".join(parts), file=sys.stderr, flush=True)
@@ -82,11 +82,3 @@ def show_progress(layout: Layout, *, channels: int) -> None:
 def _number(record: logging.LogRecord) -> int:
     found: Any = getattr(record, "jobid", None)
     return int(found if found is not None else getattr(record, "job_id", -1))
-
-
-def _with_unit(value: float) -> str:
-    for unit in ("", "k", "M", "G"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} T"
