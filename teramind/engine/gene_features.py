@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ GENE_BYTES = 2**30
 class GeneFeatures:
     """Features of aligned patches from their counts, kept from step to step while there is room.
 
+    Threads may ask side by side, for different patches.
+
     Args:
         network: computes them.
         counts: (bin y, bin x, S, G) of whole patches.
@@ -28,6 +32,7 @@ class GeneFeatures:
         self.place = np.full((self.counts.shape[0], self.counts.shape[2]), -1)
         self.kept: list[Tensor] = []
         self.used = 0
+        self.keeping = threading.Lock()
 
     def __call__(self, places: NDArray[np.intp], like: Tensor) -> list[Tensor]:
         """Features of patches, (2, n) rows and columns, at levels 0..3, in the type of `like`."""
@@ -37,7 +42,8 @@ class GeneFeatures:
             return self._recall(known)
         counts = self.counts[rows, :, cols].to(like)  # (n, bins, bins, S, G)
         features = self.network.genes(counts)
-        self._keep(places[:, known < 0], np.flatnonzero(known < 0), features)
+        with self.keeping:
+            self._keep(places[:, known < 0], np.flatnonzero(known < 0), features)
         return features
 
     def _recall(self, known: NDArray[np.intp]) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """One slab and its frame while a phase runs: patches are encoded, shifted, decoded, taken on.
 
+On a CPU the batches of a band are computed side by side, one by each of torch's threads.
+
 The state of a z-window is (stain z, y, x), in the type of the network's weights but never less
 precise than float32. What a solver remembers from step to step lies behind it as more channels.
 Patches that nobody needs stay NaN, so that reading one by mistake cannot pass unnoticed.
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from teramind.engine.gene_features import GeneFeatures
 from teramind.engine.solver import Solver, Step
+from teramind.engine.workers import Map, side_by_side
 from teramind.geometry import Rect
 from teramind.network import Network
 from teramind.network.fast import FastNetwork
@@ -26,7 +29,7 @@ Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
 
 BATCH = 32
-"""Patches that pass through the network together, at most."""
+"""Patches that pass through the network at a time, at most: of all threads together."""
 
 Places = NDArray[np.intp]
 """Rows and columns of n patches, (2, n), row by row."""
@@ -66,6 +69,7 @@ class PhasePlane:
         self.blank, self.memory = blank, memory
         self.genes = GeneFeatures(network, counts)
         self.device = blank.device
+        self.threads = torch.get_num_threads() if blank.is_cpu else 1
 
     @classmethod
     def read(
@@ -109,16 +113,22 @@ class PhasePlane:
         network, height = self.network, band_height(mask.shape[1] + 1)
         time = network.embed_time(torch.tensor([step.t], device=self.device))
         aligned = touched(mask)
-        upper = self._encode_band(aligned[:1], 0, time)
-        for top in range(0, len(mask), height):
-            lower = self._encode_band(aligned[top + 1 : top + 1 + height], top + 1, time)
-            for places in batches(mask[top : top + height]):
-                features = shifted(upper, lower, places, network.axes)
-                places[0] += top
-                self._advance(new, places, network.decode(features, time), step)
-                if progress:
-                    progress(places.shape[1])
-            upper = lower
+        with side_by_side(self.threads) as each:
+            upper = self._encode_band(aligned[:1], 0, time, each)
+            for top in range(0, len(mask), height):
+                lower = self._encode_band(aligned[top + 1 : top + 1 + height], top + 1, time, each)
+
+                def take(
+                    places: Places, upper: Band = upper, lower: Band = lower, top: int = top
+                ) -> int:
+                    noise = network.decode(shifted(upper, lower, places, network.axes), time)
+                    self._advance(new, lowered(places, top), noise, step)
+                    return places.shape[1]
+
+                for patches in each(take, batches(mask[top : top + height], self.threads)):
+                    if progress:
+                        progress(patches)
+                upper = lower
         self.memory = new
 
     def broken(self, mask: NDArray[np.bool_]) -> int:
@@ -128,16 +138,18 @@ class PhasePlane:
         whole = patches.isfinite().all(4).all(2).all(0).cpu().numpy()
         return int((mask & ~whole).sum())
 
-    def _encode_band(self, wanted: NDArray[np.bool_], top: int, time: Tensor) -> Band:
+    def _encode_band(self, wanted: NDArray[np.bool_], top: int, time: Tensor, each: Map) -> Band:
         """Features of the wanted aligned patches of some rows, the first of them `top`."""
         network = self.network
         pixels = self._patches(self.memory[: network.spec.channels])
-        encoded = []
-        for places in batches(wanted) or [np.zeros((2, 0), np.intp)]:
-            places[0] += top
+
+        def encode(places: Places) -> Encoded:
             rows, cols = torch.from_numpy(places).to(self.device)
             state = pixels[:, rows, :, cols].to(time)  # (n, stain z, P, P)
-            encoded.append(network.encode(state, self.genes(places, time), time))
+            return network.encode(state, self.genes(places, time), time)
+
+        chosen = batches(wanted, self.threads) or [np.zeros((2, 0), np.intp)]
+        encoded = list(each(encode, (lowered(places, top) for places in chosen)))
         whole = encoded[0]
         if len(encoded) > 1:
             whole = combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
@@ -177,11 +189,17 @@ def band_height(cols: int) -> int:
     return max(BATCH // cols, 1)
 
 
-def batches(wanted: NDArray[np.bool_]) -> list[Places]:
-    """The wanted patches of some rows, in batches of about one size."""
+def batches(wanted: NDArray[np.bool_], threads: int = 1) -> list[Places]:
+    """The wanted patches of some rows, in batches of about one size, as many for each thread."""
     places = np.stack(np.nonzero(wanted))
-    count = -(-places.shape[1] // BATCH)
+    count = min(-(-places.shape[1] // BATCH) * threads, places.shape[1])
     return np.array_split(places, count, axis=1) if count else []
+
+
+def lowered(places: Places, top: int) -> Places:
+    """Places whose rows are counted from row `top` on, counted from row 0."""
+    rows, cols = places
+    return np.stack([rows + top, cols])
 
 
 def shifted(upper: Band, lower: Band, places: Places, axes: Axes) -> Encoded:

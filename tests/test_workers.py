@@ -1,0 +1,77 @@
+"""Threads that share out the batches of a band give what one thread gives."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from test_generate import LATE, make_generator, random_network, run_slabs
+
+from teramind.engine.workers import side_by_side
+from teramind.geometry import Rect
+from teramind.network.fast import FOLDED, WINOGRAD, FastNetwork
+
+
+@pytest.fixture
+def torch_threads():
+    """Sets torch's threads, and puts them back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("form", "threads"),
+    [(FOLDED, 2), (FOLDED, 50), (WINOGRAD, 2)],
+    ids=["folded", "more threads than patches", "winograd"],
+)
+def test_the_state_is_that_of_one_thread(torch_threads, form, threads):
+    network = FastNetwork(random_network(torch.float64), form)
+    found = {}
+    for count in (1, threads):
+        torch_threads(count)
+        found[count] = run_slabs(make_generator(network, schedule=LATE[-2:]))
+    assert np.abs(found[threads] - found[1]).max() < 1e-9
+
+
+def test_each_batch_is_computed_by_one_thread_and_there_are_several(torch_threads, monkeypatch):
+    network, seen = random_network(torch.float32), []
+    decode = network.decode
+
+    def watched(features, time):
+        seen.append((threading.current_thread(), torch.get_num_threads(), len(features.middle)))
+        return decode(features, time)
+
+    monkeypatch.setattr(network, "decode", watched)
+    torch_threads(2)
+    run_slabs(make_generator(network, bounds=Rect(0, 0, 128, 128), slab=128, phases=1))
+    assert {threads for _, threads, _ in seen} == {1}
+    assert threading.main_thread() not in {thread for thread, _, _ in seen}
+    assert {patches for _, _, patches in seen} == {8}  # all 16 of a step in two batches
+
+
+def test_torch_has_its_threads_again_afterwards(torch_threads):
+    torch_threads(2)
+    with side_by_side(2) as each:
+        assert list(each(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
+    assert torch.get_num_threads() == 2
+    later = []
+    new = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert later == [2]
+
+
+def test_a_fault_in_a_thread_is_raised_and_what_waits_is_not_begun(torch_threads):
+    torch_threads(2)
+    begun = []
+
+    def fail(item):
+        begun.append(item)
+        if item == 0:
+            raise ValueError("no number")
+        threading.Event().wait(0.05)
+
+    with pytest.raises(ValueError, match="no number"), side_by_side(2) as each:
+        list(each(fail, range(100)))
+    assert len(begun) < 100
