@@ -4,18 +4,20 @@ Both have the same weights and run pass by pass and by turns, so that whatever e
 does falls on both. The published scheme, which is so much slower, takes the first quarter of the
 patches: with two it took 1.5 % longer a patch than with eight. A scheme's time per patch and step
 is the time of its passes times the number of them that it makes per patch; the numbers are counted
-on its own geometry. Both must give the same noise, or the benchmark fails. Ends with one line of
-JSON for the full-size network and appends it to a history.
+on its own geometry. Both must give the same noise, or the benchmark fails. On a CPU with
+instructions for bfloat16 the engine runs a third time with them, and what that moves the noise is
+measured. Ends with one line of JSON for the full-size network and appends it to a history.
 
     python benchmarks/engine.py [--rounds 3] [--batch 8] [--threads 1] [--hardware speed.json]
 
 `--hardware` also writes the machine's speed, which `teramind plan --hardware` reads: {"device",
-"gflops": {"float32"}, "source"}, GFLOP as counted for direct convolutions.
+"gflops": {"float32", "bfloat16"}, "source"}, GFLOP as counted for direct convolutions.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import resource
@@ -24,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,15 +35,22 @@ from passes import count
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from teramind.engine.workers import Map, side_by_side
 from teramind.network import Network, NetworkSpec, load_network
+from teramind.network.device import has_bfloat16
 from teramind.network.fast import for_inference
+from teramind.network.precision import set_precision
 from teramind.run.provenance import git_revision
 
 ROOT = Path(__file__).parents[1]
 FULL = NetworkSpec(64, 4, ("DAPI", "PolyT"), 229, 64, 512)
 PASSES = ("genes", "encode", "decode")
 TOLERANCE = 1e-4
-"""Largest difference of the two schemes' noise, over its largest value."""
+"""Largest difference of the two schemes' noise in float32, both as root mean squares."""
+
+
+PRECISIONS = ["float32"] + ["bfloat16"] * has_bfloat16()
+"""In which the engine is timed."""
 
 
 @dataclass
@@ -62,29 +71,46 @@ def now() -> float:
 
 
 class Chain:
-    """One form of the network, run pass by pass on the same patches."""
+    """One form of the network, run pass by pass on the same patches.
 
-    def __init__(self, network: Any, state: Tensor, counts: Tensor) -> None:
-        self.network, self.state, self.counts = network, state, counts
+    Args:
+        network: the form.
+        state: of the patches.
+        counts: of the patches.
+        threads: into as many batches the patches are split.
+        each: runs these, side by side or one after the other.
+    """
+
+    def __init__(
+        self, network: Any, state: Tensor, counts: Tensor, *, threads: int = 1, each: Map = map
+    ) -> None:
+        self.network, self.each, self.patches = network, each, len(state)
+        self.state, self.counts = state.tensor_split(threads), counts.tensor_split(threads)
         self.time = network.embed_time(torch.tensor([500]))
         self.timing = Timing({name: [] for name in PASSES}, {})
-        self.results: dict[str, Any] = {}
+        self.results: dict[str, list[Any]] = {}
 
     def run(self, name: str) -> None:
         """Do one pass and time it; the first time, count its operations instead."""
-        work: dict[str, Callable[[], Any]] = {
-            "genes": lambda: self.network.genes(self.counts),
-            "encode": lambda: self.network.encode(self.state, self.results["genes"], self.time),
-            "decode": lambda: self.network.decode(self.results["encode"], self.time),
+        done, time = self.results, self.time
+        work: dict[str, Callable[[int], Any]] = {
+            "genes": lambda i: self.network.genes(self.counts[i]),
+            "encode": lambda i: self.network.encode(self.state[i], done["genes"][i], time),
+            "decode": lambda i: self.network.decode(done["encode"][i], time),
         }
+        batches = range(len(self.state))
         if name not in self.timing.gflop:
-            with FlopCounterMode(display=False) as counter:
-                self.results[name] = work[name]()
-            self.timing.gflop[name] = counter.get_total_flops() / len(self.state) / 1e9
+            with FlopCounterMode(display=False) as counter:  # which sees this thread alone
+                done[name] = list(map(work[name], batches))
+            self.timing.gflop[name] = counter.get_total_flops() / self.patches / 1e9
             return
         start = now()
-        self.results[name] = work[name]()
-        self.timing.seconds[name].append((now() - start) / len(self.state))
+        done[name] = list(self.each(work[name], batches))
+        self.timing.seconds[name].append((now() - start) / self.patches)
+
+    def noise(self, patches: int) -> Tensor:
+        """What the last pass gave for the first patches."""
+        return torch.cat(self.results["decode"])[:patches]
 
 
 def matrix_gflops(edge: int = 1024) -> float:
@@ -101,32 +127,59 @@ def make_network(spec: NetworkSpec) -> Network:
     return Network(spec).requires_grad_(False).eval()
 
 
-def compare(network: Network, batch: int, rounds: int) -> tuple[Timing, Timing, float, float]:
-    """Time both schemes by turns.
+class Comparison(NamedTuple):
+    """Both schemes on the same patches.
 
-    Returns:
-        Timings of baseline and engine, the largest relative difference of their noise, and the
-        best rate of matrix products between them.
+    Attributes:
+        published: timing of the published scheme.
+        engine: the engine's, by precision.
+        difference: root mean square between their noise, over that of the noise, by precision.
+        peak: best rate of float32 matrix products between them.
     """
+
+    published: Timing
+    engine: dict[str, Timing]
+    difference: dict[str, float]
+    peak: float
+
+
+def engine_in(network: Network, precision: str) -> Any:
+    """The engine's form of a network, which keeps its weights."""
+    rounded = copy.deepcopy(network)
+    set_precision(rounded, getattr(torch, precision))
+    return for_inference(rounded)
+
+
+def compare(network: Network, batch: int, rounds: int) -> Comparison:
+    """Time both schemes by turns."""
     spec = network.spec
     state = torch.randn(batch, spec.channels, spec.patch, spec.patch)
     counts = torch.randint(0, 4, (batch, spec.bins, spec.bins, spec.sections, spec.genes)).float()
     few = max(batch // 4, 1)
-    chains = [
-        Chain(PlainNetwork(network), state[:few], counts[:few]),
-        Chain(for_inference(network), state, counts),
-    ]
-    peak = 0.0
-    for round_ in range(rounds + 1):
-        for name in PASSES:
-            for chain in chains if round_ % 2 else chains[::-1]:
-                chain.run(name)
-        peak = max(peak, *(matrix_gflops() for _ in range(3)))
-    plain, fast = (chain.results["decode"][:few] for chain in chains)
-    difference = ((plain - fast).abs().max() / plain.abs().max()).item()
-    if not difference <= TOLERANCE:
-        raise SystemExit(f"the schemes differ by {difference:.1e} of the largest value")
-    return chains[0].timing, chains[1].timing, difference, peak
+    threads, peak = torch.get_num_threads(), 0.0
+    with side_by_side(threads) as each:
+        published = Chain(PlainNetwork(network), state[:few], counts[:few])
+        engine = {
+            precision: Chain(
+                engine_in(network, precision), state, counts, threads=threads, each=each
+            )
+            for precision in PRECISIONS
+        }
+        chains = [published, *engine.values()]
+        for round_ in range(rounds + 1):
+            for name in PASSES:
+                for chain in chains if round_ % 2 else chains[::-1]:
+                    chain.run(name)
+            peak = max(peak, *(matrix_gflops() for _ in range(3)))
+    plain = published.noise(few)
+    difference = {}
+    for precision, chain in engine.items():
+        error = chain.noise(few) - plain
+        difference[precision] = (error.square().mean() / plain.square().mean()).sqrt().item()
+    if not difference["float32"] <= TOLERANCE:
+        raise SystemExit(f"the schemes differ by {difference['float32']:.1e} of the noise")
+    timings = {precision: chain.timing for precision, chain in engine.items()}
+    return Comparison(published.timing, timings, difference, peak)
 
 
 def report(name: str, network: Network, batch: int, rounds: int) -> dict[str, Any]:
@@ -135,26 +188,30 @@ def report(name: str, network: Network, batch: int, rounds: int) -> dict[str, An
     extra, counted = aligned / shifted, count(network)
     published = {"genes": extra, "encode": extra, "decode": extra + 1}
     ours = {"genes": counted.genes, "encode": counted.encode, "decode": 1.0}
-    base, engine, difference, peak = compare(network, batch, rounds)
-    slow, fast = base.per_patch(published), engine.per_patch(ours)
+    measured = compare(network, batch, rounds)
+    base, engine, peak = measured.published, measured.engine["float32"], measured.peak
+    slow = base.per_patch(published)
+    seconds = {p: timing.per_patch(ours) for p, timing in measured.engine.items()}
+    fast = median(seconds["float32"])
     needed = base.gflop["encode"] + base.gflop["decode"]
     done = sum(n * engine.gflop[p] for p, n in ours.items())
     each = {p: median(np.divide(base.seconds[p], engine.seconds[p])) for p in PASSES}
     found = {
-        "patches_per_second": 1 / median(fast),
-        "speedup": median(slow / fast),
-        "spread": [float(min(slow / fast)), float(max(slow / fast))],
+        "patches_per_second": {p: 1 / median(s) for p, s in seconds.items()},
+        "speedup": {p: median(slow / s) for p, s in seconds.items()},
+        "slowest_round": {p: float(min(slow / s)) for p, s in seconds.items()},
+        "fastest_round": {p: float(max(slow / s)) for p, s in seconds.items()},
+        "difference": measured.difference,
         "speedup_of_a_pass": each,
         "seconds_of_a_pass": {p: median(engine.seconds[p]) for p in PASSES},
         "gflop_published": sum(n * base.gflop[p] for p, n in published.items()),
         "gflop_needed": needed,
         "gflop_done": done,
         "matrix_peak_gflops": peak,
-        "fraction_of_peak": done / median(fast) / peak,
-        "needed_over_peak": needed / median(fast) / peak,
+        "fraction_of_peak": done / fast / peak,
+        "needed_over_peak": needed / fast / peak,
         "encoder_passes_per_patch": counted.encode,
         "frame": counted.frame,
-        "largest_difference": difference,
         "bytes_read_per_voxel": counted.read,
         "bytes_written_per_voxel": counted.written,
     }
@@ -169,21 +226,6 @@ def shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {shown(v)}" for key, v in value.items())
     return " .. ".join(map(shown, value)) if isinstance(value, list) else f"{value:.4g}"
-
-
-def bfloat16_ratio(edge: int = 32, channels: int = 64) -> float:
-    """Speed of one direct convolution in bfloat16 over the same one in float32."""
-    ratios = []
-    for _ in range(3):
-        seconds = []
-        for dtype in (torch.float32, torch.bfloat16):
-            x, w = torch.randn(1, channels, edge, edge), torch.randn(channels, channels, 3, 3)
-            x, w = x.to(dtype), w.to(dtype)
-            start = now()
-            torch.nn.functional.conv2d(x, w, padding=1)
-            seconds.append(now() - start)
-        ratios.append(seconds[0] / seconds[1])
-    return median(ratios)
 
 
 def main() -> None:
@@ -202,17 +244,14 @@ def main() -> None:
         full = report(
             "full-size", make_network(replace(FULL, base=given.base)), given.batch, given.rounds
         )
-        # Of both schemes; so far nothing else has run.
+        # Of all schemes; so far nothing else has run.
         full["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         small = report("bundled", bundled.requires_grad_(False), 16, given.rounds)
-        bfloat16 = bfloat16_ratio()
-    print(f"full-size network, both schemes: peak memory {full['peak_memory_gib']:.2f} GiB")
-    print(f"one convolution in bfloat16: {bfloat16:.3f} times as fast as in float32")
+    print(f"full-size network, all schemes: peak memory {full['peak_memory_gib']:.2f} GiB")
     line = {
-        "speedup_float32": round(full["speedup"], 3),
-        # The engine's float32 passes are far faster than direct ones in bfloat16 without
-        # instructions for it; with them this machine would be measured, not guessed.
-        "speedup_bfloat16": None,
+        "speedup_float32": round(full["speedup"]["float32"], 3),
+        # Null on a CPU without instructions for it, where the workflow refuses it.
+        "speedup_bfloat16": round(full["speedup"]["bfloat16"], 3) if has_bfloat16() else None,
         "encoder_passes_per_patch": round(full["encoder_passes_per_patch"], 4),
         "bytes_per_voxel": full["bytes_read_per_voxel"] + full["bytes_written_per_voxel"],
     }
@@ -223,14 +262,14 @@ def main() -> None:
         "revision": git_revision(ROOT),
     }
     record = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **machine, **line}
-    record |= {"bfloat16_convolution": bfloat16, "full": full, "bundled": small}
+    record |= {"full": full, "bundled": small}
     with given.history.open("a") as history:
         history.write(json.dumps(record) + "\n")
     if given.hardware:
-        rate = full["patches_per_second"]
+        rates = full["patches_per_second"]
         speed = {
             "device": f"{device()}, {given.threads} threads",
-            "gflops": {"float32": rate * full["gflop_needed"]},
+            "gflops": {p: rate * full["gflop_needed"] for p, rate in rates.items()},
             "source": f"benchmarks/engine.py, {machine['revision']}",
         }
         given.hardware.write_text(json.dumps(speed, indent=2) + "\n")

@@ -28,7 +28,7 @@ from teramind.network.unet import (
 )
 from teramind.network.winograd import WinogradConv
 
-NARROWEST = 16
+NARROWEST = 32 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 16
 """Channels at full resolution from which on Winograd convolutions are faster on a CPU."""
 
 
