@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def measure_here(
         seconds: about how long to measure.
 
     Returns:
-        Speed, start-up time and memory of a process. On a CPU times are CPU seconds over threads,
-        which other work on the machine hardly moves; on a GPU they are of the clock.
+        Speed, start-up time and memory of a process. Of one CPU thread CPU seconds are taken,
+        which other work on the machine hardly moves; of several, and of a GPU, those of the clock.
     """
     asked = {
         "spec": spec.to_dict() | {"training": {}},
@@ -108,7 +108,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     set_precision(loaded, getattr(torch, asked["precision"]))
     network = for_inference(loaded.to(device))
     startup, process = time.process_time(), process_memory("VmRSS")
-    clock = _Clock(device, asked["threads"])
+    clock = _clock(device, asked["threads"])
     _run(network, clock, rows=1, cols=2)  # kernels are chosen and compiled at their first call
     cols, rows = asked["width"], 1
     taken = _run(network, clock, rows=rows, cols=cols)
@@ -131,17 +131,12 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     )
 
 
-class _Clock:
-    """Seconds of a GPU by the clock, of a CPU by the work done on its threads."""
-
-    def __init__(self, device: str, threads: int) -> None:
-        self.threads = None if device == "cuda" else threads
-
-    def __call__(self) -> float:
-        return time.process_time() / self.threads if self.threads else time.perf_counter()
+def _clock(device: str, threads: int) -> Callable[[], float]:
+    """Seconds that one CPU thread worked, or of the clock: several threads wait for each other."""
+    return time.process_time if device == "cpu" and threads == 1 else time.perf_counter
 
 
-def _run(network: Any, clock: _Clock, *, rows: int, cols: int) -> float:
+def _run(network: Any, clock: Callable[[], float], *, rows: int, cols: int) -> float:
     """Seconds of one step of `rows` x `cols` patches."""
     from teramind.engine.generate import Generator
     from teramind.engine.noise import PhiloxNoise
