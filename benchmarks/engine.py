@@ -1,12 +1,14 @@
 """The engine against the published scheme, in pairs in one process.
 
 Both have the same weights and run pass by pass and by turns, so that whatever else the machine
-does falls on both. The published scheme, which is so much slower, takes the first quarter of the
+does falls on both. With several threads torch shares out the published scheme's operations among
+them, the engine its patches. The published scheme, which is so much slower, takes a quarter of the
 patches: with two it took 1.5 % longer a patch than with eight. A scheme's time per patch and step
 is the time of its passes times the number of them that it makes per patch; the numbers are counted
 on its own geometry. Both must give the same noise, or the benchmark fails. On a CPU with
-instructions for bfloat16 the engine runs a third time with them, and what that moves the noise is
-measured. Ends with one line of JSON for the full-size network and appends it to a history.
+instructions for bfloat16 the engine runs a third time with them, against the same float32 baseline,
+and what that moves the noise is measured. Ends with one line of JSON for the full-size network and
+appends it to a history.
 
     python benchmarks/engine.py [--rounds 3] [--batch 8] [--threads 1] [--hardware speed.json]
 
@@ -35,7 +37,7 @@ from passes import count
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from teramind.engine.workers import Map, side_by_side
+from teramind.engine.workers import side_by_side
 from teramind.network import Network, NetworkSpec, load_network
 from teramind.network.device import has_bfloat16
 from teramind.network.fast import for_inference
@@ -48,6 +50,8 @@ PASSES = ("genes", "encode", "decode")
 TOLERANCE = 1e-4
 """Largest difference of the two schemes' noise in float32, both as root mean squares."""
 
+
+Clock = Callable[[], float]
 
 PRECISIONS = ["float32"] + ["bfloat16"] * has_bfloat16()
 """In which the engine is timed."""
@@ -65,11 +69,6 @@ class Timing:
         return sum(n * np.array(self.seconds[name]) for name, n in passes.items())
 
 
-def now() -> float:
-    """Seconds of this process alone if it has one thread: a busy machine then costs little."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
 class Chain:
     """One form of the network, run pass by pass on the same patches.
 
@@ -77,14 +76,14 @@ class Chain:
         network: the form.
         state: of the patches.
         counts: of the patches.
-        threads: into as many batches the patches are split.
-        each: runs these, side by side or one after the other.
+        now: the clock.
+        threads: into as many batches the patches are split, which are computed side by side.
     """
 
     def __init__(
-        self, network: Any, state: Tensor, counts: Tensor, *, threads: int = 1, each: Map = map
+        self, network: Any, state: Tensor, counts: Tensor, now: Clock, *, threads: int = 1
     ) -> None:
-        self.network, self.each, self.patches = network, each, len(state)
+        self.network, self.patches, self.now, self.threads = network, len(state), now, threads
         self.state, self.counts = state.tensor_split(threads), counts.tensor_split(threads)
         self.time = network.embed_time(torch.tensor([500]))
         self.timing = Timing({name: [] for name in PASSES}, {})
@@ -104,16 +103,17 @@ class Chain:
                 done[name] = list(map(work[name], batches))
             self.timing.gflop[name] = counter.get_total_flops() / self.patches / 1e9
             return
-        start = now()
-        done[name] = list(self.each(work[name], batches))
-        self.timing.seconds[name].append((now() - start) / self.patches)
+        with side_by_side(self.threads) as each:
+            start = self.now()
+            done[name] = list(each(work[name], batches))
+            self.timing.seconds[name].append((self.now() - start) / self.patches)
 
-    def noise(self, patches: int) -> Tensor:
-        """What the last pass gave for the first patches."""
-        return torch.cat(self.results["decode"])[:patches]
+    def noise(self) -> Tensor:
+        """What the last pass gave."""
+        return torch.cat(self.results["decode"])
 
 
-def matrix_gflops(edge: int = 1024) -> float:
+def matrix_gflops(now: Clock, edge: int = 1024) -> float:
     """GFLOP per second of one product of two square float32 matrices."""
     a, b = torch.randn(2, edge, edge)
     start = now()
@@ -155,26 +155,27 @@ def compare(network: Network, batch: int, rounds: int) -> Comparison:
     spec = network.spec
     state = torch.randn(batch, spec.channels, spec.patch, spec.patch)
     counts = torch.randint(0, 4, (batch, spec.bins, spec.bins, spec.sections, spec.genes)).float()
-    few = max(batch // 4, 1)
-    threads, peak = torch.get_num_threads(), 0.0
-    with side_by_side(threads) as each:
-        published = Chain(PlainNetwork(network), state[:few], counts[:few])
-        engine = {
-            precision: Chain(
-                engine_in(network, precision), state, counts, threads=threads, each=each
-            )
-            for precision in PRECISIONS
-        }
-        chains = [published, *engine.values()]
-        for round_ in range(rounds + 1):
-            for name in PASSES:
-                for chain in chains if round_ % 2 else chains[::-1]:
-                    chain.run(name)
-            peak = max(peak, *(matrix_gflops() for _ in range(3)))
-    plain = published.noise(few)
+    stride = 4  # of the patches that the published scheme takes: some of every thread's
+    threads = torch.get_num_threads()
+    # Of one thread the seconds that it works, on which a busy machine has little influence.
+    now = time.process_time if threads == 1 else time.perf_counter
+    published = Chain(PlainNetwork(network), state[::stride], counts[::stride], now)
+    batches = min(threads, batch)
+    engine = {
+        precision: Chain(engine_in(network, precision), state, counts, now, threads=batches)
+        for precision in PRECISIONS
+    }
+    chains = [published, *engine.values()]
+    peak = 0.0
+    for round_ in range(rounds + 1):
+        for name in PASSES:
+            for chain in chains if round_ % 2 else chains[::-1]:
+                chain.run(name)
+        peak = max(peak, *(matrix_gflops(now) for _ in range(3)))
+    plain = published.noise()
     difference = {}
     for precision, chain in engine.items():
-        error = chain.noise(few) - plain
+        error = chain.noise()[::stride] - plain
         difference[precision] = (error.square().mean() / plain.square().mean()).sqrt().item()
     if not difference["float32"] <= TOLERANCE:
         raise SystemExit(f"the schemes differ by {difference['float32']:.1e} of the noise")

@@ -1,12 +1,15 @@
 """Threads that share out the batches of a band give what one thread gives."""
 
+import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from test_generate import LATE, make_generator, random_network, run_slabs
 
+from teramind.engine.phase_plane import PhasePlane
 from teramind.engine.workers import side_by_side
 from teramind.geometry import Rect
 from teramind.network.fast import FOLDED, WINOGRAD, FastNetwork
@@ -48,6 +51,28 @@ def test_each_batch_is_computed_by_one_thread_and_there_are_several(torch_thread
     assert {threads for _, threads, _ in seen} == {1}
     assert threading.main_thread() not in {thread for thread, _, _ in seen}
     assert {patches for _, _, patches in seen} == {8}  # all 16 of a step in two batches
+
+
+def test_which_features_of_genes_are_kept_does_not_hang_on_who_is_first(torch_threads, monkeypatch):
+    """What has no room is computed anew, in other batches, which may round otherwise."""
+    network, planes = random_network(torch.float32), []
+    one = sum(level.nbytes for level in network.genes(torch.ones(1, 2, 2, 1, 3)))
+    monkeypatch.setattr("teramind.engine.gene_features.GENE_BYTES", 15 * one)  # of 24 patches
+    monkeypatch.setattr(PhasePlane, "broken", lambda plane, mask: planes.append(plane))
+    genes, calls = network.genes.forward, itertools.count()
+    torch_threads(2)
+    for late in (0, 1):
+
+        def waits(counts, late=late):
+            if next(calls) % 2 == late:
+                time.sleep(0.1)
+            return genes(counts)
+
+        monkeypatch.setattr(network.genes, "forward", waits)
+        run_slabs(make_generator(network, schedule=LATE[-1:]))
+    first, second = (plane.genes.place for plane in planes)
+    assert 0 < (first >= 0).sum() < first.size
+    assert np.array_equal(first, second)
 
 
 def test_torch_has_its_threads_again_afterwards(torch_threads):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +17,7 @@ GENE_BYTES = 2**30
 class GeneFeatures:
     """Features of aligned patches from their counts, kept from step to step while there is room.
 
-    Threads may ask side by side, for different patches.
+    Threads may ask side by side; one of them keeps.
 
     Args:
         network: computes them.
@@ -32,7 +30,6 @@ class GeneFeatures:
         self.place = np.full((self.counts.shape[0], self.counts.shape[2]), -1)
         self.kept: list[Tensor] = []
         self.used = 0
-        self.keeping = threading.Lock()
 
     def __call__(self, places: NDArray[np.intp], like: Tensor) -> list[Tensor]:
         """Features of patches, (2, n) rows and columns, at levels 0..3, in the type of `like`."""
@@ -41,20 +38,16 @@ class GeneFeatures:
         if self.kept and (known >= 0).all():
             return self._recall(known)
         counts = self.counts[rows, :, cols].to(like)  # (n, bins, bins, S, G)
-        features = self.network.genes(counts)
-        with self.keeping:
-            self._keep(places[:, known < 0], np.flatnonzero(known < 0), features)
-        return features
+        return self.network.genes(counts)
 
     def _recall(self, known: NDArray[np.intp]) -> list[Tensor]:
         axis = self.network.axes.patch
         chosen = torch.from_numpy(known).to(self.kept[0].device)
         return [level.index_select(axis, chosen) for level in self.kept]
 
-    def _keep(
-        self, places: NDArray[np.intp], which: NDArray[np.intp], features: list[Tensor]
-    ) -> None:
-        """Keep the features of `places`, which are some of a batch, if there is room for all."""
+    def keep(self, places: NDArray[np.intp], features: list[Tensor]) -> None:
+        """Keep the features of those `places` that are not yet, if there is room for all."""
+        which = np.flatnonzero(self.place[*places] < 0)
         axis = self.network.axes.patch
         if not self.kept and len(which):
             one = sum(level.nbytes for level in features) // features[0].shape[axis]
@@ -69,5 +62,5 @@ class GeneFeatures:
         for kept, level in zip(self.kept, features, strict=True):
             new = level.index_select(axis, chosen)
             kept.narrow(axis, self.used, len(which)).copy_(new)
-        self.place[*places] = self.used + np.arange(len(which))
+        self.place[*places[:, which]] = self.used + np.arange(len(which))
         self.used += len(which)

@@ -29,7 +29,7 @@ Progress = Callable[[int], None]
 """Is told the number of patches done since the last call."""
 
 BATCH = 32
-"""Patches that pass through the network at a time, at most: of all threads together."""
+"""Patches that pass through the network at a time, about so many of all threads together."""
 
 Places = NDArray[np.intp]
 """Rows and columns of n patches, (2, n), row by row."""
@@ -117,15 +117,8 @@ class PhasePlane:
             upper = self._encode_band(aligned[:1], 0, time, each)
             for top in range(0, len(mask), height):
                 lower = self._encode_band(aligned[top + 1 : top + 1 + height], top + 1, time, each)
-
-                def take(
-                    places: Places, upper: Band = upper, lower: Band = lower, top: int = top
-                ) -> int:
-                    noise = network.decode(shifted(upper, lower, places, network.axes), time)
-                    self._advance(new, lowered(places, top), noise, step)
-                    return places.shape[1]
-
-                for patches in each(take, batches(mask[top : top + height], self.threads)):
+                chosen = batches(mask[top : top + height], self.threads)
+                for patches in each(self._taker(new, upper, lower, top, time, step), chosen):
                     if progress:
                         progress(patches)
                 upper = lower
@@ -143,17 +136,33 @@ class PhasePlane:
         network = self.network
         pixels = self._patches(self.memory[: network.spec.channels])
 
-        def encode(places: Places) -> Encoded:
+        def encode(places: Places) -> tuple[Encoded, list[Tensor]]:
             rows, cols = torch.from_numpy(places).to(self.device)
             state = pixels[:, rows, :, cols].to(time)  # (n, stain z, P, P)
-            return network.encode(state, self.genes(places, time), time)
+            genes = self.genes(places, time)
+            return network.encode(state, genes, time), genes
 
-        chosen = batches(wanted, self.threads) or [np.zeros((2, 0), np.intp)]
-        encoded = list(each(encode, (lowered(places, top) for places in chosen)))
+        parts = batches(wanted, self.threads) or [np.zeros((2, 0), np.intp)]
+        chosen, encoded = [lowered(places, top) for places in parts], []
+        for places, (features, genes) in zip(chosen, each(encode, chosen), strict=True):
+            self.genes.keep(places, genes)  # not in the threads: who came first must not matter
+            encoded.append(features)
         whole = encoded[0]
         if len(encoded) > 1:
             whole = combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
         return Band(whole, np.cumsum(wanted).reshape(wanted.shape) - 1)
+
+    def _taker(
+        self, new: Tensor, upper: Band, lower: Band, top: int, time: Tensor, step: Step
+    ) -> Callable[[Places], int]:
+        """What takes patches between two bands, counted from row `top`, on and says how many."""
+
+        def take(places: Places) -> int:
+            features = shifted(upper, lower, places, self.network.axes)
+            self._advance(new, lowered(places, top), self.network.decode(features, time), step)
+            return places.shape[1]
+
+        return take
 
     def _advance(self, new: Tensor, places: Places, noise: Tensor, step: Step) -> None:
         """Write the next memory of shifted patches; `noise` is (n, stain z, P, P)."""

@@ -36,8 +36,8 @@ def side_by_side(threads: int) -> Iterator[Map]:
     if threads == 1:
         yield map
         return
-    torch.set_num_threads(1)  # new threads take it over
     try:
+        torch.set_num_threads(1)  # new threads take it over
         yield lambda function, items: _pool(threads).map(torch.inference_mode()(function), items)
     finally:
         torch.set_num_threads(threads)

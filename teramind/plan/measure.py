@@ -96,6 +96,7 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     import torch
 
     from teramind.engine import slab as _  # noqa: F401 - a job's imports
+    from teramind.engine.phase_plane import band_height
     from teramind.network import Network
     from teramind.network.fast import for_inference
     from teramind.network.precision import set_precision
@@ -110,10 +111,11 @@ def _measure(asked: dict[str, Any]) -> Hardware:
     startup, process = time.process_time(), process_memory("VmRSS")
     clock = _clock(device, asked["threads"])
     _run(network, clock, rows=1, cols=2)  # kernels are chosen and compiled at their first call
-    cols, rows = asked["width"], 1
+    cols = asked["width"]
+    rows = band_height(cols + 1)
     taken = _run(network, clock, rows=rows, cols=cols)
     if taken < asked["seconds"] / 2:
-        rows = min(max(round(asked["seconds"] / taken), 2), 64)
+        rows = min(max(round(rows * asked["seconds"] / taken), 2), 64)
         taken = _run(network, clock, rows=rows, cols=cols)
     peak = process_memory("VmHWM")  # not ru_maxrss, which a process takes over from its parent
     cost = PatchCost(**asked["cost"])
