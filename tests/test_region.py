@@ -155,13 +155,29 @@ def test_published_noise_has_no_seed(tiny_network, raster):
 
 
 @pytest.fixture(scope="module")
-def part(tmp_path_factory):
-    """A raster of 8 x 8 patches in the middle of a plane of 16 x 16, as one of tiles may be."""
-    path, bounds = tmp_path_factory.mktemp("part") / "raster.zarr", Rect(0, 0, 512, 512)
-    extent, panel = Rect(128, 128, 256, 256), ("Gad1", "Slc17a7", "Th")
-    with RasterWriter(path, panel=panel, sections=1, extent=extent, bounds=bounds):
-        pass
-    return path
+def part_and_whole(tmp_path_factory):
+    """Rasters of the same molecules: a plane of 16 x 16 patches, and its middle of 8 x 8.
+
+    The latter is as one of tiles may be.
+    """
+    folder, plane = tmp_path_factory.mktemp("part"), Rect(0, 0, 512, 512)
+    random = np.random.default_rng(2)
+    y, x, gene = (random.integers(0, most, 100) for most in (plane.bottom, plane.right, 3))
+    for name, extent in (("part", Rect(128, 128, 256, 256)), ("whole", plane)):
+        with RasterWriter(
+            folder / name,
+            panel=("Gad1", "Slc17a7", "Th"),
+            sections=1,
+            extent=extent,
+            bounds=plane,
+        ) as writer:
+            writer.add(section=0 * y, y=y, x=x, gene=gene)
+    return folder / "part", folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def part(part_and_whole):
+    return part_and_whole[0]
 
 
 @pytest.mark.parametrize(
@@ -183,9 +199,14 @@ def test_expression_beyond_that_of_a_part_of_the_plane_is_refused(tiny_network, 
     "inside",
     [{"steps": 2}, {"steps": 4, "bounds": "region"}, {"steps": 1, "margin": 2}],
 )
-def test_a_part_of_the_plane_is_enough_for_what_reads_no_more(tiny_network, part, inside):
-    grey = generate_region(tiny_network, part, region=(192, 192, 64, 64), **inside)
-    assert grey.shape == (2, 1, 64, 64)
+def test_a_part_of_the_plane_is_enough_for_what_reads_no_more(tiny_network, part_and_whole, inside):
+    part, whole = (
+        generate_region(tiny_network, path, region=(192, 192, 64, 64), raw=True, **inside)
+        for path in part_and_whole
+    )
+    assert part.shape == (2, 1, 64, 64)
+    assert np.ptp(part) > 0
+    np.testing.assert_array_equal(part, whole)
 
 
 def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
