@@ -20,11 +20,19 @@ OTHER_NAMES = {"pytorch-cpu": "torch", "pytorch-gpu": "torch", "matplotlib-base"
 
 WHERE_ASKED = {
     "evaluate": ["import torch"],  # evaluation.frechet
+    # evaluate.nuclei
+    "evaluate_section": [
+        "import skimage.feature",
+        "import skimage.filters",
+        "import skimage.segmentation",
+    ],
     # attention.regions, compressed, and the network's genes
     "create_attention": ["import imagecodecs", "from teramind.network.spec import read_spec"],
-    "attention": ["import imagecodecs"],
+    "attention": ["import imagecodecs", "import matplotlib.path"],  # regions: image or polygons
+    "train": ["import matplotlib.figure", "import matplotlib.image"],  # training.watch
+    "report": ["import pandas"],  # report.measures
 }
-"""Script -> imports inside the package's functions, for what a configuration may ask for."""
+"""Script -> imports inside the package's functions, which a script's own lines do not reach."""
 
 DIRECTIVES = ("log", "benchmark", "conda", "threads", "resources", "message", "script")
 

@@ -169,6 +169,22 @@ def test_the_cache_changes_nothing_and_stays_bounded(tmp_path):
         assert small._cached_bytes == sum(b.nbytes for b in small._cache.values()) <= 2000
 
 
+def test_what_was_read_is_kept_in_memory(tmp_path):
+    random = np.random.default_rng(2)
+    extent = Rect(0, 0, 2 * BLOCK * BIN, 2 * BLOCK * BIN)
+    entries = random.integers([0, 0, 0, 0, 1], [2, extent.height, extent.width, 3, 9], (1000, 5))
+    write(tmp_path / "r", entries, extent=extent)
+    raster = Raster.open(tmp_path / "r")
+    first = raster.counts(sections=[0, 1], rect=extent)
+    assert first.sum() == entries[:, 4].sum()
+    for name in ("bin", "gene", "count"):
+        for chunks in (tmp_path / "r").glob(f"section_*/{name}/c"):
+            shutil.rmtree(chunks)
+    np.testing.assert_array_equal(raster.counts(sections=[0, 1], rect=extent), first)
+    with pytest.raises(UserError, match="chunks lost"):
+        Raster.open(tmp_path / "r").counts(sections=[0, 1], rect=extent)
+
+
 def test_a_window_is_read_without_the_chunks_of_other_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("teramind.expression.raster_writer._CHUNK", 10)
     extent = Rect(0, 0, BLOCK * BIN, 4 * BLOCK * BIN)

@@ -1,9 +1,10 @@
 """What does not fit the configuration is said before any job runs."""
 
 import pytest
-from workflow_project import config_with, write_network
+from workflow_project import ROOT, config_with, write_network
 
 from teramind.config import parse_config
+from teramind.config.reading import read_config
 from teramind.errors import UserError
 from teramind.run.fit import require_fit
 
@@ -12,6 +13,14 @@ TRAINING = {
     "expression__panel": "p.txt",
     "reference__images": "i",
 }
+
+BUNDLED = "resources/phantom.safetensors"
+DRAWN_WITH_IT = [
+    path
+    for path in sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml")])
+    if read_config(path)["network"]["checkpoint"] == BUNDLED
+]
+"""Configurations that come with teramind, as its network does."""
 
 
 def config(**changes):
@@ -69,3 +78,14 @@ def test_every_key_that_a_start_contradicts_is_named(tmp_path):
         f"train.start: {start} has stains ['DAPI', 'PolyT'], network.stains is ['DAPI']",
         f"train.start: {start} has base 2, train.base is 4; leave it out",
     ]
+
+
+@pytest.mark.parametrize("path", DRAWN_WITH_IT, ids=lambda path: path.stem)
+def test_the_bundled_network_fits_the_configurations_that_name_it(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    assert (ROOT / BUNDLED).is_file()  # what is not there fits whatever is asked
+    require_fit(parse_config(read_config(path)))
+
+
+def test_the_example_is_among_the_configurations_of_the_bundled_network():
+    assert {ROOT / "config.yaml", ROOT / "config/bundled.yaml"} <= set(DRAWN_WITH_IT)

@@ -1,12 +1,14 @@
 """A region in memory in one call, and the published chain from molecules to image."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import teramind
 from teramind.engine.generate import Generator
 from teramind.engine.noise import make_noise
 from teramind.engine.region import generate_region
@@ -20,6 +22,7 @@ from teramind.geometry import Layout, Rect, Slab, Windows
 from teramind.network import load_network
 from teramind.network.fast import for_inference
 
+RESOURCES = Path(__file__).parents[1] / "resources"
 EXTENT = Rect(64, 32, 64, 96)
 """Pixels of the plane that the test rasters cover: 2 x 3 patches."""
 
@@ -155,13 +158,29 @@ def test_published_noise_has_no_seed(tiny_network, raster):
 
 
 @pytest.fixture(scope="module")
-def part(tmp_path_factory):
-    """A raster of 8 x 8 patches in the middle of a plane of 16 x 16, as one of tiles may be."""
-    path, bounds = tmp_path_factory.mktemp("part") / "raster.zarr", Rect(0, 0, 512, 512)
-    extent, panel = Rect(128, 128, 256, 256), ("Gad1", "Slc17a7", "Th")
-    with RasterWriter(path, panel=panel, sections=1, extent=extent, bounds=bounds):
-        pass
-    return path
+def part_and_whole(tmp_path_factory):
+    """Rasters of the same molecules: a plane of 16 x 16 patches, and its middle of 8 x 8.
+
+    The latter is as one of tiles may be.
+    """
+    folder, plane = tmp_path_factory.mktemp("part"), Rect(0, 0, 512, 512)
+    random = np.random.default_rng(2)
+    y, x, gene = (random.integers(0, most, 100) for most in (plane.bottom, plane.right, 3))
+    for name, extent in (("part", Rect(128, 128, 256, 256)), ("whole", plane)):
+        with RasterWriter(
+            folder / name,
+            panel=("Gad1", "Slc17a7", "Th"),
+            sections=1,
+            extent=extent,
+            bounds=plane,
+        ) as writer:
+            writer.add(section=0 * y, y=y, x=x, gene=gene)
+    return folder / "part", folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def part(part_and_whole):
+    return part_and_whole[0]
 
 
 @pytest.mark.parametrize(
@@ -183,9 +202,14 @@ def test_expression_beyond_that_of_a_part_of_the_plane_is_refused(tiny_network, 
     "inside",
     [{"steps": 2}, {"steps": 4, "bounds": "region"}, {"steps": 1, "margin": 2}],
 )
-def test_a_part_of_the_plane_is_enough_for_what_reads_no_more(tiny_network, part, inside):
-    grey = generate_region(tiny_network, part, region=(192, 192, 64, 64), **inside)
-    assert grey.shape == (2, 1, 64, 64)
+def test_a_part_of_the_plane_is_enough_for_what_reads_no_more(tiny_network, part_and_whole, inside):
+    part, whole = (
+        generate_region(tiny_network, path, region=(192, 192, 64, 64), raw=True, **inside)
+        for path in part_and_whole
+    )
+    assert part.shape == (2, 1, 64, 64)
+    assert np.ptp(part) > 0
+    np.testing.assert_array_equal(part, whole)
 
 
 def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
@@ -193,6 +217,29 @@ def test_one_section_is_enough_for_windows_of_four(tiny_network, tmp_path):
     grey = generate_region(tiny_network, path, steps=2)
     assert grey.shape == (2, 1, EXTENT.height, EXTENT.width)
     assert np.ptp(grey) > 0
+
+
+def test_the_bundled_network_draws_what_molecules_of_its_panel_say(tmp_path):
+    panel = (RESOURCES / "panels/phantom_32.txt").read_text().split()
+    network = teramind.load_network(RESOURCES / "phantom.safetensors")
+    assert list(network.spec.panel) == panel
+    path, extent = tmp_path / "raster", Rect(0, 0, 2 * network.spec.patch, 2 * network.spec.patch)
+    random = np.random.default_rng(3)
+    limits = (network.spec.images, extent.height, extent.width, len(panel))
+    section, y, x, gene = (random.integers(0, limit, 500) for limit in limits)
+    with RasterWriter(
+        path,
+        panel=panel,
+        sections=network.spec.images,
+        extent=extent,
+        pixel_size_um=network.spec.pixel_size_um,
+    ) as writer:
+        writer.add(section=section, y=y, x=x, gene=gene)
+    state = teramind.generate_region(network, path, steps=2, raw=True)
+    shape = (len(network.spec.stains), network.spec.images, extent.height, extent.width)
+    assert state.shape == shape
+    assert np.isfinite(state).all()
+    assert (np.ptp(state, axis=(2, 3)) > 0).all()  # something, in each section of each stain
 
 
 def test_background_is_grey_level_0_and_raw_minus_1(tiny_network, tmp_path):

@@ -24,6 +24,9 @@ from teramind.network import Network, NetworkSpec
 from teramind.training.objective import window_loss
 from teramind.training.tile_windows import TileWindows, listed_tiles
 
+SECOND = (20, 8)
+"""Pixels from a molecule to its second one; all turns and flips of it differ."""
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -86,24 +89,25 @@ def test_windows_are_a_function_of_seed_and_step_and_cut_by_shares(data):
 )
 def test_images_and_counts_are_cut_and_turned_together(tmp_path, sections, stains):
     random = np.random.default_rng(1)
-    y, x = (64 * np.indices((8, 8)).reshape(2, 64) + random.integers(0, 40, (2, 64))).tolist()
+    y, x = 64 * np.indices((8, 8)).reshape(2, 64) + random.integers(0, 24, (2, 64))
     gene = random.choice([0, 2], 64)
     points = np.stack([y, x, random.integers(0, PLANES, 64), gene], 1)
-    write_pair(tmp_path, "1", 1, points, 1 + np.arange(64))  # a count tells its molecule
+    points = np.concatenate([points, points + np.array([*SECOND, 0, 0])])  # never two in a bin
+    write_pair(tmp_path, "1", 1, points, 1 + np.arange(128))  # a count tells its molecule
     write_list(tmp_path / "1.csv", [("1", 1)])
     spec = spec_of(sections=sections, stains=stains)  # its panel is c, a
     windows = windows_of(tmp_path, spec, edge=4, batch=8)
     before = (sections - spec.images) // 2  # expression sections before the first image section
-    seen, offsets = set(), set()
-    for step in range(3):
+    seen, offsets, seconds = set(), set(), set()
+    for step in range(6):
         batch = windows(step)
         for image, inside, patches in zip(batch.image, batch.inside, batch.counts, strict=True):
             plane = patches.unflatten(0, (4, 4)).permute(0, 2, 1, 3, 4, 5).flatten(2, 3)
             plane = plane.reshape(8, 8, sections, 2)
-            pixels = image.unflatten(0, (len(stains), -1))
+            pixels, places = image.unflatten(0, (len(stains), -1)), {}
             for row, column, section, place in plane.nonzero().tolist():
                 molecule = int(plane[row, column, section, place]) - 1
-                assert gene[molecule] == (2, 0)[place]
+                assert points[molecule, 3] == (2, 0)[place]
                 box = [slice(BIN * first, BIN * first + BIN) for first in (row, column)]
                 assert inside[:, *box].all()
                 if 0 <= section - before < spec.images:
@@ -111,7 +115,13 @@ def test_images_and_counts_are_cut_and_turned_together(tmp_path, sections, stain
                     assert [stain for stain, *_ in bright] == [*range(len(stains))]
                     seen.add(molecule)
                     offsets.update(tuple(pixel) for _, *pixel in bright)
+                    places[molecule] = np.add(BIN * np.array([row, column]), bright[0][1:])
+            pairs = [(places[k], places[k + 64]) for k in places if k + 64 in places]
+            seconds.update(tuple((second - first).tolist()) for first, second in pairs)
     assert len(seen) > 5 and len(offsets) > 5  # any pixel of a tile may be a window's corner
+    down, right = SECOND
+    both_ways = [{(a, b), (b, -a), (-a, -b), (-b, a)} for a, b in ((down, right), (down, -right))]
+    assert seconds == set.union(*both_ways)  # four turns, flipped or not
 
 
 def test_every_first_section_is_drawn_and_beyond_the_stack_is_nothing(tmp_path):

@@ -23,7 +23,7 @@ from teramind.training.dataset import ALL, Batch
 from teramind.training.objective import window_loss
 from teramind.training.rate import rate_at
 from teramind.training.resume import saved_states
-from teramind.training.trainer import SKIPPED_IN_A_ROW, Trainer
+from teramind.training.trainer import LASTING, SKIPPED_IN_A_ROW, Trainer
 
 
 def losses_on(network, batches):
@@ -218,15 +218,29 @@ def test_training_can_start_from_other_weights(windows, tiny_spec, tmp_path):
             Trainer(tiny_spec, windows, SETTINGS, tmp_path, start=other)
 
 
+CHANGED = {
+    "loss": "published",
+    "learning_rate": 1e-4,
+    "ema": 0.5,
+    "schedule": "constant",
+    "dropout": 0.3,
+    "precision": "bfloat16",
+    "warmup": 5,
+    "clip": 0.5,
+    "borders": 3.0,
+    "seed": 9,
+}
+"""Other values than those of `SETTINGS`."""
+
+
+def test_every_setting_that_weights_depend_on_is_tried_below():
+    assert set(CHANGED) == set(LASTING)
+
+
 @pytest.mark.parametrize(
     ("changes", "refused"),
     [
-        ({"loss": "published"}, "train.loss"),
-        ({"learning_rate": 1e-4}, "train.learning_rate"),
-        ({"ema": 0.5}, "train.ema"),
-        ({"schedule": "constant"}, "train.schedule"),
-        ({"dropout": 0.3}, "train.dropout"),
-        ({"precision": "bfloat16"}, "train.precision"),
+        *(({key: value}, f"train.{key}") for key, value in CHANGED.items()),
         ({"steps": 9, "save_minutes": 1, "keep": 1, "minutes": 5}, None),
     ],
 )

@@ -39,10 +39,11 @@ def test_the_state_is_that_of_one_thread(torch_threads, form, threads):
 
 def test_each_batch_is_computed_by_one_thread_and_there_are_several(torch_threads, monkeypatch):
     network, seen = random_network(torch.float32), []
-    decode = network.decode
+    decode, both = network.decode, threading.Barrier(2)
 
     def watched(features, time):
         seen.append((threading.current_thread(), torch.get_num_threads(), len(features.middle)))
+        both.wait(timeout=60)  # passed only if two threads are in here together
         return decode(features, time)
 
     monkeypatch.setattr(network, "decode", watched)
