@@ -19,6 +19,7 @@ from teramind.config import (
     refuse_other_results,
     refuse_unwritable_results,
 )
+from teramind.config.values import flatten
 from teramind.errors import UserError
 from teramind.expression.settings import reader_settings
 from teramind.files import digest
@@ -421,13 +422,35 @@ def test_whatever_a_key_holds_the_answer_is_lines_that_name_keys(key, value):
         {"generate__threads": 4},
         {"generate__gpus": 1},
         {"generate__memory_mb": 1, "generate__minutes": 1},
-        {"train__steps": 3, "train__threads": 4, "train__gpus": 1, "train__save_minutes": 1},
+        {"train__threads": 4, "train__gpus": 1, "train__save_minutes": 1, "train__keep": 1},
+        {"train__minutes": 5, "train__rounds": 2},
     ],
 )
 def test_what_does_not_move_voxels_is_no_part_of_the_identity(changes):
-    plain = {"train__steps": 3} if "train__steps" in changes else {}
-    made, asked = (parse_config(config_with(**c)).identity() for c in (plain, changes))
-    assert made == asked
+    trained = TRAINING | {"reference__images": "i"}
+    made, asked = (parse_config(config_with(**trained, **c)) for c in ({}, changes))
+    assert made.trains and made != asked
+    assert made.identity() == asked.identity()
+
+
+def test_every_other_setting_is_part_of_the_identity():
+    config = parse_config(config_with(**TRAINING, reference__images="i"))
+    apart = {"attention", "download", "evaluation"}
+    whole = flatten(config.model_dump(mode="json", exclude=apart))
+    assert whole.keys() - config.identity().keys() == {
+        "title",
+        "results",
+        "generate.threads",
+        "generate.gpus",
+        "generate.memory_mb",
+        "generate.minutes",
+        "train.threads",
+        "train.gpus",
+        "train.save_minutes",
+        "train.keep",
+        "train.minutes",
+        "train.rounds",
+    }
 
 
 def test_a_default_that_is_written_out_changes_nothing():

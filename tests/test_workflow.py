@@ -436,6 +436,7 @@ def test_windows_that_share_a_job_get_the_same_voxels(tmp_path):
         assert len(states) == {2: 2, 1: 3}[windows]
         stitched(config, states, volume=folder / "volume.zarr", **inputs)
         volumes.append(read_volume(folder / "volume.zarr"))
+    assert volumes[0].any((0, 2, 3)).all()  # every section is drawn
     np.testing.assert_array_equal(*volumes)
 
 
