@@ -73,6 +73,7 @@ def test_a_file(row, tmp_path, monkeypatch):
         ({"region": [0, 0, -64, 64]}, "region: got [0, 0, -64, 64]; must lie inside the plane [0, 0, 128, 192]"),
         ({"title": "a\nb"}, f"title: got 'a\\nb'; {TEXT}"),
         ({"title": "\x1b[2J"}, f"title: got '\\x1b[2J'; {TEXT}"),
+        ({"title": "niarb \u202e"}, f"title: got 'niarb \\u202e'; {TEXT}"),
         ({"title": "\ud800"}, f"title: got '\\ud800'; {TEXT}"),
         ({"results": "a\nb"}, f"results: got 'a\\nb'; {TEXT}"),
         ({"results": "{slab}"}, "results: got '{slab}'; must hold neither { nor }, which Snakemake takes for wildcards"),
