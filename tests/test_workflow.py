@@ -382,30 +382,53 @@ def stitched(config, states, *, volume, **inputs):
     ]
 
 
-def pixels_in_seams(config, folder, **inputs):
-    """Pairs of pixels across the borders of the slabs of the last window, all of it tissue."""
+def receipts_of(config, folder, state_of, **inputs):
+    """Receipts of the slabs of the last window, whose last states are those of `state_of`."""
     layout, run = config.layout(), run_digest(config, **inputs)
     last, window = layout.phases - 1, len(layout.windows) - 1
     states = {slab: folder / f"{slab}.safetensors" for slab in layout.slabs_of_window(window, last)}
     for slab, path in states.items():
         rect, identity = layout.core(slab, last), state_identity(slab, last, run)
-        state = np.random.default_rng(0).uniform(-1, 1, (4, rect.height, rect.width))
+        state = np.broadcast_to(state_of(slab, rect), (4, rect.height, rect.width))
         save_states(path, [state], windows=layout.windows_of(slab), rect=rect, identity=identity)
-    volume = folder / f"{config.plane.sections}.zarr"
-    receipts = stitched(config, states, volume=volume, **inputs)
-    return sum(receipt["seams"]["pixels"] for receipt in receipts)
+    return stitched(config, states, volume=folder / f"{config.plane.sections}.zarr", **inputs)
 
 
 def test_a_section_beyond_the_stack_is_in_no_seam(tmp_path):
     """A window draws two sections; of the last window of three sections one is dropped."""
     write_network(checkpoint := tmp_path / "network.safetensors")
     write_raster(raster := tmp_path / "raster.zarr", sections=4)
+    inputs = {"checkpoint": checkpoint, "raster": raster}
+
+    def tissue(slab, rect):
+        return np.random.default_rng(0).uniform(-1, 1, (4, rect.height, rect.width))
+
     configs = [parse_config(config_with(plane__sections=n)) for n in (3, 4)]
     three, four = (
-        pixels_in_seams(config, tmp_path, checkpoint=checkpoint, raster=raster)
-        for config in configs
+        sum(receipt["seams"]["pixels"] for receipt in receipts_of(c, tmp_path, tissue, **inputs))
+        for c in configs
     )
     assert 0 < 2 * three == four
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_seams_are_steps_across_borders_of_slabs_and_inside_patches(tmp_path, axis):
+    """Two slabs, a ramp along an axis, and a jump from one to the other."""
+    write_network(checkpoint := tmp_path / "network.safetensors")
+    write_raster(raster := tmp_path / "raster.zarr", sections=4)
+    height, width = (128, 192) if axis == "x" else (192, 128)
+    config = parse_config(config_with(plane__height=height, plane__width=width, generate__slab=128))
+    step, jump = 2**-9, 2**-4  # of the state, in which 2 are 255 grey levels
+
+    def ramp(slab, rect):
+        y, x = np.mgrid[rect.y : rect.bottom, rect.x : rect.right]
+        return step * (x if axis == "x" else y) + jump * (slab.row + slab.col) - 1
+
+    inputs = {"checkpoint": checkpoint, "raster": raster}
+    first, second = (r["seams"] for r in receipts_of(config, tmp_path, ramp, **inputs))
+    assert first["border"] == round((step + jump) * 255 / 2, 4)
+    assert first["inside"] == round(step * 255 / 2, 4)
+    assert second == {"border": None, "inside": None, "pixels": 0}
 
 
 def write_raster(path, *, sections):
