@@ -411,6 +411,35 @@ def test_a_section_beyond_the_stack_is_in_no_seam(tmp_path):
     assert 0 < 2 * three == four
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"seed": 7},
+        {"solver": "dpm-solver++"},
+        {"noise": "published"},
+        {"region": (32, 64, 64, 96)},
+        {"region": (32, 64, 64, 96), "bounds": "region"},
+    ],
+    ids=str,
+)
+def test_jobs_draw_what_the_configuration_says(tmp_path, asked):
+    write_network(checkpoint := tmp_path / "network.safetensors")
+    write_raster(raster := tmp_path / "raster.zarr", sections=2)
+    top = {"region", "bounds"}
+    config = parse_config(
+        config_with(**{key if key in top else f"generate__{key}": asked[key] for key in asked})
+    )
+    inputs = {"checkpoint": checkpoint, "raster": raster}
+    states = generated(config, tmp_path / "states", **inputs)
+    stitched(config, states, volume=tmp_path / "volume.zarr", **inputs)
+    network, steps = load_network(checkpoint), config.generate.steps
+    whole = generate_region(network, raster, steps=steps, **asked).astype(int)
+    assert np.abs(whole - read_volume(tmp_path / "volume.zarr")).max() <= 1
+    other = generate_region(network, raster, steps=steps, region=asked.get("region"))
+    if asked.keys() != {"region"}:
+        assert np.abs(whole - other).max() > 1
+
+
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_seams_are_steps_across_borders_of_slabs_and_inside_patches(tmp_path, axis):
     """Two slabs, a ramp along an axis, and a jump from one to the other."""
