@@ -49,10 +49,8 @@ FULL = NetworkSpec(64, 4, ("DAPI", "PolyT"), 229, 64, 512)
 PASSES = ("genes", "encode", "decode")
 TOLERANCE = 1e-4
 """Largest difference of the two schemes' noise in float32, both as root mean squares."""
-
-
 Clock = Callable[[], float]
-
+"""Seconds since some moment."""
 PRECISIONS = ["float32"] + ["bfloat16"] * has_bfloat16()
 """In which the engine is timed."""
 
@@ -91,11 +89,11 @@ class Chain:
 
     def run(self, name: str) -> None:
         """Do one pass and time it; the first time, count its operations instead."""
-        done, time = self.results, self.time
+        done = self.results
         work: dict[str, Callable[[int], Any]] = {
             "genes": lambda i: self.network.genes(self.counts[i]),
-            "encode": lambda i: self.network.encode(self.state[i], done["genes"][i], time),
-            "decode": lambda i: self.network.decode(done["encode"][i], time),
+            "encode": lambda i: self.network.encode(self.state[i], done["genes"][i], self.time),
+            "decode": lambda i: self.network.decode(done["encode"][i], self.time),
         }
         batches = range(len(self.state))
         if name not in self.timing.gflop:
@@ -226,7 +224,7 @@ def shown(value: Any) -> str:
     """A number or numbers with four digits."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {shown(v)}" for key, v in value.items())
-    return " .. ".join(map(shown, value)) if isinstance(value, list) else f"{value:.4g}"
+    return f"{value:.4g}"
 
 
 def main() -> None:

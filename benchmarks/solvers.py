@@ -1,6 +1,6 @@
 """How good the images of each solver are, against the number of steps.
 
-    python benchmarks/solvers.py [FOLDER, default benchmarks] [--edge 384] [--threads 2]
+    python benchmarks/solvers.py [FOLDER, default benchmarks] [--edge 512] [--threads 2]
 
 The bundled network draws the first window of a phantom that training never saw, from the same
 noise with every solver and number of steps, and the evaluation's measures compare DAPI with the
@@ -145,7 +145,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="quality against steps, by solver")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "benchmarks")
-    parser.add_argument("--edge", type=int, default=384, help="of the phantom in pixels")
+    parser.add_argument("--edge", type=int, default=512, help="of the phantom in pixels")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

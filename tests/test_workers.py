@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def test_which_features_of_genes_are_kept_does_not_hang_on_who_is_first(torch_th
     first, second = (plane.genes.place for plane in planes)
     assert 0 < (first >= 0).sum() < first.size
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_only_the_band_above_is_held_while_the_next_is_encoded(torch_threads, monkeypatch, threads):
+    bands, held, encode_band = [], [], PhasePlane._encode_band
+
+    def watched(plane, *given):
+        held.append(sum(band() is not None for band in bands))
+        band = encode_band(plane, *given)
+        bands.append(weakref.ref(band.features.middle))
+        return band
+
+    monkeypatch.setattr(PhasePlane, "_encode_band", watched)
+    monkeypatch.setattr("teramind.engine.phase_plane.BATCH", 1)  # a band is one row
+    torch_threads(threads)
+    run_slabs(make_generator(random_network(torch.float32), schedule=LATE[-1:]))
+    assert held == [0, 1, 1, 1]  # of three rows, above which is one more
 
 
 def test_torch_has_its_threads_again_afterwards(torch_threads):

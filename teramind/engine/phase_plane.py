@@ -10,6 +10,7 @@ Patches that nobody needs stay NaN, so that reading one by mistake cannot pass u
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -117,8 +118,11 @@ class PhasePlane:
             upper = self._encode_band(aligned[:1], 0, time, each)
             for top in range(0, len(mask), height):
                 lower = self._encode_band(aligned[top + 1 : top + 1 + height], top + 1, time, each)
-                chosen = batches(mask[top : top + height], self.threads)
-                for patches in each(self._taker(new, upper, lower, top, time, step), chosen):
+                # Not named, for what holds both bands must be gone before the next is encoded.
+                for patches in each(
+                    partial(self._take, new, upper, lower, top, time, step),
+                    batches(mask[top : top + height], self.threads),
+                ):
                     if progress:
                         progress(patches)
                 upper = lower
@@ -152,17 +156,20 @@ class PhasePlane:
             whole = combine(lambda *maps: torch.cat(maps, network.axes.patch), *encoded)
         return Band(whole, np.cumsum(wanted).reshape(wanted.shape) - 1)
 
-    def _taker(
-        self, new: Tensor, upper: Band, lower: Band, top: int, time: Tensor, step: Step
-    ) -> Callable[[Places], int]:
-        """What takes patches between two bands, counted from row `top`, on and says how many."""
-
-        def take(places: Places) -> int:
-            features = shifted(upper, lower, places, self.network.axes)
-            self._advance(new, lowered(places, top), self.network.decode(features, time), step)
-            return places.shape[1]
-
-        return take
+    def _take(
+        self,
+        new: Tensor,
+        upper: Band,
+        lower: Band,
+        top: int,
+        time: Tensor,
+        step: Step,
+        places: Places,
+    ) -> int:
+        """Take patches between two bands, counted from row `top`, one step on; say how many."""
+        features = shifted(upper, lower, places, self.network.axes)
+        self._advance(new, lowered(places, top), self.network.decode(features, time), step)
+        return places.shape[1]
 
     def _advance(self, new: Tensor, places: Places, noise: Tensor, step: Step) -> None:
         """Write the next memory of shifted patches; `noise` is (n, stain z, P, P)."""
